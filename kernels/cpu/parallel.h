@@ -1,0 +1,60 @@
+// Threads and scratch memory, shared by all kernels.
+//
+// A kernel is told its thread count; without OpenMP (Theano's own switch) that count is ignored and the loop is serial.
+// Scratch memory belongs to the thread that asks for it and is kept between calls, so that a training step allocates
+// nothing once it is warm, and two Theano functions on two threads never meet.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace c01b {
+
+inline int max_threads() {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+// Calls body(index, thread) for every index in [0, count), indices dealt in contiguous runs of equal length: which
+// thread computes what depends on the count of threads alone, so results are the same in every run.
+template <class Body>
+void parallel_for(int64_t count, int threads, const Body& body) {
+#ifdef _OPENMP
+    if (threads > 1 && count > 1) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());
+        return;
+    }
+#endif
+    (void)threads;
+    for (int64_t i = 0; i < count; ++i) body(i, 0);
+}
+
+// A thread's scratch buffer: grows to the largest request, 64-byte aligned, contents undefined. `Tag` (any type) tells
+// buffers apart that are in use at the same time.
+template <class Tag>
+float* scratch(size_t floats) {
+    struct Buffer {
+        float* data = nullptr;
+        size_t size = 0;
+        ~Buffer() { std::free(data); }
+    };
+    static thread_local Buffer buffer;
+    if (buffer.size < floats) {
+        std::free(buffer.data);
+        buffer.size = 0;
+        const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+        buffer.data = static_cast<float*>(std::aligned_alloc(64, bytes));
+        if (!buffer.data) throw std::bad_alloc();
+        buffer.size = bytes / sizeof(float);
+    }
+    return buffer.data;
+}
+
+}  // namespace c01b

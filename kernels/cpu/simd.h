@@ -1,0 +1,64 @@
+// The one place that knows how wide a vector is.
+//
+// Batch is the contiguous axis of c01b, so a vector holds `lanes` neighbouring images and nothing is ever gathered.
+// GCC's vector extension turns arithmetic on `vec` into AVX-512, AVX2 or, elsewhere, whatever the target offers (plain
+// SSE or NEON), from the same source. Theano compiles with -march=native; LAYOUTOPT_LANES, set by the flag
+// layoutopt.simd, narrows the vectors so that one machine can test what another one runs.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace c01b {
+
+#if defined(LAYOUTOPT_LANES)
+constexpr int lanes = LAYOUTOPT_LANES;
+#elif defined(__AVX512F__)
+constexpr int lanes = 16;
+#elif defined(__AVX2__)
+constexpr int lanes = 8;
+#else
+constexpr int lanes = 4;
+#endif
+// Architectural vector registers, what a register tile may fill: 32 with AVX-512 and on AArch64, else 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int vector_registers = 32;
+#else
+constexpr int vector_registers = 16;
+#endif
+
+typedef float vec __attribute__((vector_size(lanes * sizeof(float)), may_alias));
+// Same vector without the alignment promise: numpy guarantees 16 bytes, and a batch of 127 starts anywhere.
+typedef float vec_unaligned __attribute__((vector_size(lanes * sizeof(float)), may_alias, aligned(sizeof(float))));
+
+inline vec load(const float* p) { return *reinterpret_cast<const vec_unaligned*>(p); }
+inline void store(float* p, vec v) { *reinterpret_cast<vec_unaligned*>(p) = v; }
+inline vec splat(float x) { return vec{} + x; }
+inline vec zero() { return vec{}; }
+
+// The first n of `lanes` elements, the rest 0; reads no byte past p + n (a read past the end of the batch could be past
+// the end of the array).
+inline vec load_first(const float* p, int n) {
+#if defined(__AVX512F__)
+    if constexpr (lanes == 16) return reinterpret_cast<vec>(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
+#endif
+    vec v = zero();
+    std::memcpy(&v, p, n * sizeof(float));
+    return v;
+}
+
+// Writes the first n elements and no byte after them.
+inline void store_first(float* p, vec v, int n) {
+#if defined(__AVX512F__)
+    if constexpr (lanes == 16) {
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), reinterpret_cast<__m512>(v));
+        return;
+    }
+#endif
+    std::memcpy(p, &v, n * sizeof(float));
+}
+
+}  // namespace c01b
