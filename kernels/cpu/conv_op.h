@@ -1,0 +1,184 @@
+// The C entries of FilterActs, ImageActs and WeightActs: sizes are worked out and proven here, once, so that the kernels
+// need no check. The formulas are those of kernels/geometry.py.
+#pragma once
+#include "conv_shape.h"
+#include "numpy_glue.h"
+#include "parallel.h"
+
+namespace c01b {
+
+// One axis of the op's parameters. A leading pad of -1 stands for 'half' (filter // 2), -2 for 'full' (filter - 1): pads
+// that are known only with the filter's size (Theano's border modes).
+struct ConvAxis {
+    int64_t stride, pad_before, pad_after;
+
+    ConvAxis resolved(int64_t filter) const {
+        if (pad_before == -1) return {stride, filter / 2, filter / 2};
+        if (pad_before == -2) return {stride, filter - 1, filter - 1};
+        return *this;
+    }
+};
+
+struct ConvParams {
+    ConvAxis y, x;
+    bool flip, ceil_mode;
+};
+
+inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
+
+// Output positions along one axis of a resolved ConvAxis: floor (Theano) or ceiling (cuda-convnet; spec section 1).
+inline int64_t conv_outputs(int64_t image, int64_t filter, const ConvAxis& axis, bool ceil_mode) {
+    const int64_t room = image + axis.pad_before + axis.pad_after - filter;
+    return (ceil_mode ? -floor_div(-room, axis.stride) : floor_div(room, axis.stride)) + 1;
+}
+
+// Does a grid of `outputs` positions belong to this axis? Theano's floor geometry is exact; cuda-convnet's takes any count
+// from the floor upwards, since further windows read zeros.
+inline int check_grid(const char* op, const char* axis_name, int64_t outputs, int64_t image, int64_t filter,
+                      const ConvAxis& axis, bool ceil_mode) {
+    const int64_t least = conv_outputs(image, filter, axis, false);
+    if (ceil_mode ? outputs >= least : outputs == least) return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "%s: %lld output %s do not fit images of %lld, filters of %lld, pad (%lld, %lld), stride %lld: %s %lld",
+                 op, (long long)outputs, axis_name, (long long)image, (long long)filter, (long long)axis.pad_before,
+                 (long long)axis.pad_after, (long long)axis.stride, ceil_mode ? "at least" : "expected", (long long)least);
+    return -1;
+}
+
+inline int check_equal(const char* op, const char* what, int64_t a, const char* whose_a, int64_t b, const char* whose_b) {
+    if (a == b) return 0;
+    PyErr_Format(PyExc_ValueError, "%s: %s differ: %s have %lld, %s have %lld", op, what, whose_a, (long long)a, whose_b,
+                 (long long)b);
+    return -1;
+}
+
+// Reads an output_shape argument: two non-negative integers.
+inline int read_shape(const char* op, PyArrayObject* shape, int64_t* rows, int64_t* columns) {
+    if (PyArray_NDIM(shape) != 1 || PyArray_DIM(shape, 0) != 2) {
+        PyErr_Format(PyExc_ValueError, "%s: output_shape must be 2 integers, got %d axes and %lld elements", op,
+                     PyArray_NDIM(shape), (long long)PyArray_SIZE(shape));
+        return -1;
+    }
+    int64_t* target[2] = {rows, columns};
+    for (int i = 0; i < 2; ++i) {
+        PyObject* item = PyArray_GETITEM(shape, static_cast<char*>(PyArray_GETPTR1(shape, i)));
+        if (!item) return -1;
+        *target[i] = PyLong_AsLongLong(item);
+        Py_DECREF(item);
+        if (*target[i] == -1 && PyErr_Occurred()) return -1;
+        if (*target[i] < 0) {
+            PyErr_Format(PyExc_ValueError, "%s: output_shape has a negative size: %lld", op, (long long)*target[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+// The kernel's view of checked sizes; a window needs at least one filter row and column.
+inline int complete(const char* op, ConvShape& s, const ConvParams& p) {
+    if (s.filter_h < 1 || s.filter_w < 1) {
+        PyErr_Format(PyExc_ValueError, "%s: filters of %lld x %lld", op, (long long)s.filter_h, (long long)s.filter_w);
+        return -1;
+    }
+    const ConvAxis y = p.y.resolved(s.filter_h), x = p.x.resolved(s.filter_w);
+    s.stride_y = y.stride, s.stride_x = x.stride;
+    s.pad_y = y.pad_before, s.pad_x = x.pad_before;
+    s.flip = p.flip;
+    return 0;
+}
+
+inline int check_grids(const char* op, const ConvShape& s, const ConvParams& p) {
+    return check_grid(op, "rows", s.out_h, s.height, s.filter_h, p.y.resolved(s.filter_h), p.ceil_mode) ||
+                   check_grid(op, "columns", s.out_w, s.width, s.filter_w, p.x.resolved(s.filter_w), p.ceil_mode)
+               ? -1
+               : 0;
+}
+
+template <class Kernel>
+int filter_acts_op(PyArrayObject* images_in, PyArrayObject* filters_in, PyArrayObject* output_shape, PyArrayObject** out,
+                   const ConvParams& p, const Kernel& kernel) {
+    const char* op = "FilterActs";
+    const Contiguous images(images_in), filters(filters_in);
+    if (images.failed() || filters.failed()) return -1;
+    ConvShape s{images.dim(0), images.dim(1), images.dim(2), images.dim(3), filters.dim(3), filters.dim(1), filters.dim(2),
+                0, 0, 0, 0, 0, 0, false};
+    if (check_equal(op, "channels", s.channels, "images", filters.dim(0), "filters") || complete(op, s, p)) return -1;
+    if (output_shape) {
+        if (read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p)) return -1;
+    } else {
+        s.out_h = conv_outputs(s.height, s.filter_h, p.y.resolved(s.filter_h), p.ceil_mode);
+        s.out_w = conv_outputs(s.width, s.filter_w, p.x.resolved(s.filter_w), p.ceil_mode);
+        if (s.out_h < 1 || s.out_w < 1) {
+            PyErr_Format(PyExc_ValueError,
+                         "FilterActs: images of %lld x %lld give %lld x %lld outputs with filters of %lld x %lld, "
+                         "leading pad (%lld, %lld), stride (%lld, %lld)",
+                         (long long)s.height, (long long)s.width, (long long)s.out_h, (long long)s.out_w,
+                         (long long)s.filter_h, (long long)s.filter_w, (long long)s.pad_y, (long long)s.pad_x,
+                         (long long)s.stride_y, (long long)s.stride_x);
+            return -1;
+        }
+    }
+    const int64_t shape[4] = {s.filters, s.out_h, s.out_w, s.batch};
+    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
+    float* target = static_cast<float*>(PyArray_DATA(*out));
+    return run_unlocked([&] { kernel(s, images.data<float>(), filters.data<float>(), target, max_threads()); });
+}
+
+template <class Kernel>
+int image_acts_op(PyArrayObject* hid_in, PyArrayObject* filters_in, PyArrayObject* output_shape, PyArrayObject** out,
+                  const ConvParams& p, const Kernel& kernel) {
+    const char* op = "ImageActs";
+    const Contiguous hid(hid_in), filters(filters_in);
+    if (hid.failed() || filters.failed()) return -1;
+    ConvShape s{filters.dim(0), 0, 0, hid.dim(3), filters.dim(3), filters.dim(1), filters.dim(2), hid.dim(1), hid.dim(2),
+                0, 0, 0, 0, false};
+    if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p)) return -1;
+    if (output_shape) {
+        if (read_shape(op, output_shape, &s.height, &s.width)) return -1;
+    } else {  // only where the stride is 1, so that the images' size follows from the outputs'
+        const ConvAxis y = p.y.resolved(s.filter_h), x = p.x.resolved(s.filter_w);
+        s.height = s.out_h + s.filter_h - 1 - y.pad_before - y.pad_after;
+        s.width = s.out_w + s.filter_w - 1 - x.pad_before - x.pad_after;
+        if (s.height < 0 || s.width < 0) {
+            PyErr_Format(PyExc_ValueError, "ImageActs: images would be %lld x %lld", (long long)s.height, (long long)s.width);
+            return -1;
+        }
+    }
+    if (check_grids(op, s, p)) return -1;
+    const int64_t shape[4] = {s.channels, s.height, s.width, s.batch};
+    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
+    float* target = static_cast<float*>(PyArray_DATA(*out));
+    return run_unlocked([&] { kernel(s, hid.data<float>(), filters.data<float>(), target, max_threads()); });
+}
+
+// The kernel gets the chunk of output positions per partial sum and room for them, or 0 and nullptr: no chunks wanted.
+template <class Kernel>
+int weight_acts_op(PyArrayObject* images_in, PyArrayObject* hid_in, PyArrayObject* output_shape, PyArrayObject** out,
+                   PyArrayObject** partials, int64_t partial_sum, const ConvParams& p, const Kernel& kernel) {
+    const char* op = "WeightActs";
+    const Contiguous images(images_in), hid(hid_in);
+    if (images.failed() || hid.failed()) return -1;
+    ConvShape s{images.dim(0), images.dim(1), images.dim(2), images.dim(3), hid.dim(0), 0, 0, hid.dim(1), hid.dim(2),
+                0, 0, 0, 0, false};
+    if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
+        read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p) || check_grids(op, s, p))
+        return -1;
+    const int64_t shape[4] = {s.channels, s.filter_h, s.filter_w, s.filters};
+    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
+    float* chunks = nullptr;
+    if (partials) {
+        const int64_t modules = s.out_h * s.out_w;
+        if (modules % partial_sum) {
+            PyErr_Format(PyExc_ValueError, "WeightActs: partial_sum %lld does not divide the %lld x %lld = %lld modules",
+                         (long long)partial_sum, (long long)s.out_h, (long long)s.out_w, (long long)modules);
+            return -1;
+        }
+        const int64_t chunked[5] = {modules / partial_sum, shape[0], shape[1], shape[2], shape[3]};
+        if (ensure_output(partials, 5, chunked, NPY_FLOAT32)) return -1;
+        chunks = static_cast<float*>(PyArray_DATA(*partials));
+    }
+    float* target = static_cast<float*>(PyArray_DATA(*out));
+    return run_unlocked([&] { kernel(s, images.data<float>(), hid.data<float>(), target, chunks, max_threads()); });
+}
+
+}  // namespace c01b

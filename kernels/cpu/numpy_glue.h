@@ -1,0 +1,63 @@
+// Between Theano's C linker and the kernels: numpy arrays in, numpy arrays out, Python exceptions with numbers in them.
+//
+// The kernels themselves know nothing of Python. An op's C entry (conv_op.h, pool_op.h, relayout_op.h) takes borrowed
+// references, checks every size, asks here for its output and calls the kernel. It returns 0, or -1 with an exception set.
+#pragma once
+#include <Python.h>
+#include <numpy/arrayobject.h>
+
+#include <cstdint>
+#include <new>
+
+namespace c01b {
+
+// An owned reference to a C-contiguous, aligned view or copy of a borrowed array. The planner keeps values contiguous, so
+// the copy is the exception: an elementwise op may hand on a transposed array, a user's slice may have gaps.
+class Contiguous {
+  public:
+    explicit Contiguous(PyArrayObject* borrowed)
+        : array_(reinterpret_cast<PyArrayObject*>(
+              PyArray_FROM_OF(reinterpret_cast<PyObject*>(borrowed), NPY_ARRAY_CARRAY_RO))) {}
+    Contiguous(const Contiguous&) = delete;
+    Contiguous& operator=(const Contiguous&) = delete;
+    ~Contiguous() { Py_XDECREF(array_); }
+    bool failed() const { return array_ == nullptr; }
+    template <class T>
+    const T* data() const { return static_cast<const T*>(PyArray_DATA(array_)); }
+    int64_t dim(int axis) const { return PyArray_DIM(array_, axis); }
+    PyArrayObject* get() const { return array_; }
+
+  private:
+    PyArrayObject* array_;
+};
+
+// Makes *out a writable C-contiguous array of that shape, keeping the storage of an earlier call where it fits.
+inline int ensure_output(PyArrayObject** out, int ndim, const int64_t* shape, int typenum) {
+    bool fits = *out && PyArray_NDIM(*out) == ndim && PyArray_TYPE(*out) == typenum && PyArray_ISCARRAY(*out);
+    for (int axis = 0; fits && axis < ndim; ++axis) fits = PyArray_DIM(*out, axis) == shape[axis];
+    if (fits) return 0;
+    npy_intp dims[NPY_MAXDIMS];
+    for (int axis = 0; axis < ndim; ++axis) dims[axis] = shape[axis];
+    Py_XDECREF(*out);
+    *out = reinterpret_cast<PyArrayObject*>(PyArray_EMPTY(ndim, dims, typenum, 0));
+    return *out ? 0 : -1;
+}
+
+// Runs a kernel without the interpreter lock, so that two Python threads compute at the same time; a failed allocation of
+// scratch memory becomes MemoryError.
+template <class Kernel>
+int run_unlocked(const Kernel& kernel) {
+    bool out_of_memory = false;
+    Py_BEGIN_ALLOW_THREADS
+    try {
+        kernel();
+    } catch (const std::bad_alloc&) {
+        out_of_memory = true;
+    }
+    Py_END_ALLOW_THREADS
+    if (!out_of_memory) return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
+}  // namespace c01b
