@@ -36,7 +36,8 @@ typedef float vec_unaligned __attribute__((vector_size(lanes * sizeof(float)), m
 
 inline vec load(const float* p) { return *reinterpret_cast<const vec_unaligned*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<vec_unaligned*>(p) = v; }
-inline vec splat(float x) { return vec{} + x; }
+// x - 0 is x for every x, so this is one broadcast; x + 0 is not (-0), and costs an addition.
+inline vec splat(float x) { return x - vec{}; }
 inline vec zero() { return vec{}; }
 
 // The first n of `lanes` elements, the rest 0; reads no byte past p + n (a read past the end of the batch could be past
