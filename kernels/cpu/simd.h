@@ -43,23 +43,65 @@ inline vec zero() { return vec{}; }
 // The first n of `lanes` elements, the rest 0; reads no byte past p + n (a read past the end of the batch could be past
 // the end of the array).
 inline vec load_first(const float* p, int n) {
-#if defined(__AVX512F__)
-    if constexpr (lanes == 16) return reinterpret_cast<vec>(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
-#endif
+#if defined(__AVX512F__) && (!defined(LAYOUTOPT_LANES) || LAYOUTOPT_LANES == 16)
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
     vec v = zero();
     std::memcpy(&v, p, n * sizeof(float));
     return v;
+#endif
 }
 
 // Writes the first n elements and no byte after them.
 inline void store_first(float* p, vec v, int n) {
-#if defined(__AVX512F__)
-    if constexpr (lanes == 16) {
-        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), reinterpret_cast<__m512>(v));
-        return;
-    }
-#endif
+#if defined(__AVX512F__) && (!defined(LAYOUTOPT_LANES) || LAYOUTOPT_LANES == 16)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+#else
     std::memcpy(p, &v, n * sizeof(float));
+#endif
+}
+
+typedef int32_t index_vec __attribute__((vector_size(lanes * sizeof(int32_t))));
+
+// With lanes seen as blocks of Half, exchanges the odd blocks of a with the even blocks of b.
+template <int Half>
+inline void exchange(vec& a, vec& b) {
+    index_vec even = {}, odd = {};
+    for (int i = 0; i < lanes; ++i) {
+        even[i] = i & Half ? lanes + i - Half : i;
+        odd[i] = i & Half ? lanes + i : i + Half;
+    }
+    const vec old = a;
+    a = __builtin_shuffle(old, b, even);
+    b = __builtin_shuffle(old, b, odd);
+}
+
+// A square of lanes x lanes.
+template <int Half = lanes / 2>
+inline void transpose(vec (&rows)[lanes]) {
+    for (int i = 0; i < lanes; ++i)
+        if (!(i & Half)) exchange<Half>(rows[i], rows[i + Half]);
+    if constexpr (Half > 1) transpose<Half / 2>(rows);
+}
+
+// The sums over the lanes of Count vectors (a power of two, <= lanes), that of vector i in lane i * (lanes / Count).
+template <int Count, int Half = lanes / 2>
+inline vec lane_sums(vec (&v)[Count]) {
+    if constexpr (Half == 0) {
+        return v[0];
+    } else if constexpr (Count == 1) {
+        index_vec other = {};
+        for (int i = 0; i < lanes; ++i) other[i] = i ^ Half;
+        vec folded[1] = {v[0] + __builtin_shuffle(v[0], other)};
+        return lane_sums<1, Half / 2>(folded);
+    } else {
+        vec folded[Count / 2];
+        for (int i = 0; i < Count / 2; ++i) {
+            exchange<Half>(v[i], v[i + Count / 2]);
+            folded[i] = v[i] + v[i + Count / 2];
+        }
+        return lane_sums<Count / 2, Half / 2>(folded);
+    }
 }
 
 }  // namespace c01b
