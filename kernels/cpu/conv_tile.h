@@ -1,0 +1,318 @@
+// Forward convolution and data gradient are one loop nest: every target pixel is a sum of products of source pixels and
+// filter taps, and along either axis the taps that meet the source are a run of neighbours (a Span), provided the taps are
+// stored in the right order (Axis::order). Clipping, stride, flip and the phases of a strided gradient are all in the Spans.
+//
+//     for each item (filters, batch block, target row), shared out to the threads
+//       for each strip of columns, for each group of source channels                    +--- batch block ---+
+//         copy the strip's source pixels to a panel [column][row][channel][image]    x: | V vectors, 64 imgs|  from L2
+//         for each block of F filters                                                   +-------------------+
+//           for each column of the strip                                          w: F  | F x V registers   |  sums
+//             add up  column span x row span x channels  products                 (L1)  +-------------------+
+//
+// In the panel the products of one pixel lie one after another (neighbouring pixels overlap: the im2col matrix without
+// storing it), and the packed filters [group][block][tap column][tap row][channel][filter] are read in the same order, so
+// the inner loop has no table and no address arithmetic: V loads, F broadcasts, F*V multiply-adds. With F = 6, V = 4 that
+// is 10 loads in 24 multiply-adds and the multiply-adds are the bound. The panel lives in L2 and costs 256 bytes for 24
+// multiply-adds; packed, it cannot suffer from the strides of c01b arrays, which are often multiples of 4096 bytes.
+// Sums of earlier channel groups wait in a thread's own buffer [column][filter][image].
+#pragma once
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "conv_shape.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace c01b {
+
+// The source rows (or columns) source .. source+count-1 meet the packed taps tap .. tap+count-1.
+struct Span {
+    int64_t source, tap, count;
+};
+
+struct Axis {
+    std::vector<Span> span;      // for each target row (or column)
+    std::vector<int64_t> order;  // which row (or column) of the filter a packed tap is
+};
+
+// Target t of a convolution meets source t*stride - pad + tap.
+inline Axis forward_axis(int64_t source, int64_t target, int64_t filter, int64_t stride, int64_t pad, bool flip) {
+    Axis axis;
+    for (int64_t u = 0; u < filter; ++u) axis.order.push_back(flip ? filter - 1 - u : u);
+    for (int64_t t = 0; t < target; ++t) {
+        const int64_t first = t * stride - pad, from = std::max<int64_t>(first, 0);
+        const int64_t end = std::min(first + filter, source);
+        axis.span.push_back({from, from - first, std::max<int64_t>(end - from, 0)});
+    }
+    return axis;
+}
+
+// Target t of a data gradient meets source (t + pad - tap) / stride for every stride-th tap: those with the phase of t + pad.
+// As the source rises by 1 the tap falls by stride, so a phase is packed from its last tap to its first.
+inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_t stride, int64_t pad, bool flip) {
+    Axis axis;
+    const int64_t phases = std::min(stride, filter);
+    std::vector<int64_t> begin(phases + 1, 0);
+    for (int64_t phase = 0; phase < phases; ++phase) {
+        for (int64_t u = phase + (filter - 1 - phase) / stride * stride; u >= 0; u -= stride)
+            axis.order.push_back(flip ? filter - 1 - u : u);
+        begin[phase + 1] = axis.order.size();
+    }
+    for (int64_t t = 0; t < target; ++t) {
+        const int64_t phase = std::min((t + pad) % stride, phases), last = (t + pad) / stride;
+        const int64_t taps = phase < phases ? begin[phase + 1] - begin[phase] : 0;
+        const int64_t first = last - taps + 1, from = std::max<int64_t>(first, 0), end = std::min(last + 1, source);
+        axis.span.push_back({from, begin[phase] + from - first, std::max<int64_t>(end - from, 0)});
+    }
+    return axis;
+}
+
+// A correlation of source (depth, source_h, source_w, batch) to target (filters, rows, columns, batch).
+struct Correlation {
+    const float* source;
+    int64_t depth, source_h, source_w;
+    float* target;
+    int64_t filters, batch;
+    const float* weights;
+    int64_t depth_stride, filter_stride, row_stride, column_stride;  // of the weights
+    Axis rows, columns;
+};
+
+// `count` things in `blocks` blocks as equal as can be: where block i begins.
+inline int64_t block_begin(int64_t count, int64_t blocks, int64_t i) { return count * i / blocks; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The products of one pixel: `runs` stretches of `length` products. The source follows on from stretch to stretch; the
+// weights skip the taps outside the image.
+struct Products {
+    int64_t runs, length, skip;
+};
+
+// Where F x V sums come from and go to; a null `from` is zeros. Of the last vector only images < `images` are written.
+struct Sums {
+    const float* from;
+    int64_t from_stride;
+    float* to;
+    int64_t to_stride;
+    int64_t images;
+};
+
+template <int F, int V>
+void multiply_tile(const float* x, const float* w, const Products& p, const Sums& s) {
+    vec sum[F][V];
+#pragma GCC unroll 8
+    for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sum[f][v] = s.from ? load(s.from + f * s.from_stride + v * lanes) : zero();
+
+    for (int64_t run = 0; run < p.runs; ++run, w += p.skip)
+        for (int64_t i = 0; i < p.length; ++i, x += V * lanes, w += F) {
+            vec image[V];
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) image[v] = load(x + v * lanes);
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) sum[f][v] += w[f] * image[v];
+        }
+
+#pragma GCC unroll 8
+    for (int f = 0; f < F; ++f) {
+        float* to = s.to + f * s.to_stride;
+#pragma GCC unroll 8
+        for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[f][v]);
+        const int64_t last = s.images - (V - 1) * lanes;
+        if (last == lanes) store(to + (V - 1) * lanes, sum[f][V - 1]);
+        else store_first(to + (V - 1) * lanes, sum[f][V - 1], static_cast<int>(last));
+    }
+}
+
+// Tiles leave registers for the V source vectors and a broadcast. One to three filters take more vectors instead.
+constexpr int tile_filters = vector_registers >= 32 ? 6 : 4;
+constexpr int tile_sums = vector_registers >= 32 ? 24 : 12;
+constexpr int few_filters = 3;
+constexpr int tile_vectors = tile_sums / tile_filters;
+constexpr int wide_vectors = tile_sums / few_filters;
+
+typedef void (*Tile)(const float*, const float*, const Products&, const Sums&);
+
+template <int F, int V>
+constexpr Tile tile_if_it_fits() {
+    if constexpr (F * V <= tile_sums) return multiply_tile<F, V>;
+    else return nullptr;
+}
+template <int F, int... V>
+constexpr std::array<Tile, wide_vectors> tiles_of(std::integer_sequence<int, V...>) {
+    return {{tile_if_it_fits<F, V + 1>()...}};
+}
+template <int... F>
+constexpr std::array<std::array<Tile, wide_vectors>, tile_filters> all_tiles(std::integer_sequence<int, F...>) {
+    return {{tiles_of<F + 1>(std::make_integer_sequence<int, wide_vectors>())...}};
+}
+inline Tile tile_for(int64_t filters, int64_t vectors) {
+    static constexpr auto tiles = all_tiles(std::make_integer_sequence<int, tile_filters>());
+    return tiles[filters - 1][vectors - 1];
+}
+
+// How the loop nest is cut; see the drawing above.
+struct Blocking {
+    int64_t taps, vectors;
+    int64_t groups, filter_blocks, batch_blocks, chunks, strip;
+    int64_t panel_floats, sums_floats;
+};
+
+inline int64_t source_begin(const Axis& axis, int64_t first, int64_t end) {
+    int64_t begin = INT64_MAX;
+    for (int64_t t = first; t < end; ++t)
+        if (axis.span[t].count) begin = std::min(begin, axis.span[t].source);
+    return begin == INT64_MAX ? 0 : begin;
+}
+inline int64_t source_end(const Axis& axis, int64_t first, int64_t end) {
+    int64_t last = 0;
+    for (int64_t t = first; t < end; ++t)
+        if (axis.span[t].count) last = std::max(last, axis.span[t].source + axis.span[t].count);
+    return last;
+}
+inline int64_t widest(const Axis& axis, int64_t step) {
+    int64_t width = 0;
+    const int64_t targets = axis.span.size();
+    for (int64_t t = 0; t < targets; t += step) {
+        const int64_t end = std::min(t + step, targets);
+        width = std::max(width, source_end(axis, t, end) - source_begin(axis, t, end));
+    }
+    return width;
+}
+
+inline Blocking choose_blocking(const Correlation& c, int threads) {
+    Blocking b;
+    b.taps = c.rows.order.size() * c.columns.order.size();
+    b.vectors = c.filters <= few_filters ? wide_vectors : tile_vectors;
+    b.filter_blocks = ceil_div(c.filters, tile_filters);
+    b.batch_blocks = ceil_div(ceil_div(c.batch, lanes), b.vectors);
+    b.groups = std::max<int64_t>(1, ceil_div(c.depth * b.taps, 1024));
+    b.groups = std::min(b.groups, std::max<int64_t>(1, c.depth));
+    const int64_t depth = ceil_div(c.depth, b.groups);
+
+    const int64_t columns = c.columns.span.size(), rows = c.rows.span.size();
+    const int64_t column_floats = widest(c.rows, 1) * depth * b.vectors * lanes;
+    b.strip = std::max<int64_t>(columns, 1);
+    while (b.strip > 4 && widest(c.columns, b.strip) * column_floats > 96 * 1024) b.strip = ceil_div(b.strip, 2);
+    b.panel_floats = widest(c.columns, b.strip) * column_floats;
+    b.sums_floats = b.groups > 1 ? b.strip * c.filters * b.vectors * lanes : 0;
+
+    // Filters are split into chunks as far as that evens out the threads' shares; each chunk packs its own panels.
+    b.chunks = 1;
+    const int64_t items = rows * b.batch_blocks, packing = 1;
+    int64_t best = INT64_MAX;
+    for (int64_t chunks = 1; chunks <= std::min<int64_t>(b.filter_blocks, 4 * threads); ++chunks) {
+        const int64_t cost = ceil_div(items * chunks, threads) * (ceil_div(b.filter_blocks, chunks) + packing);
+        if (cost < best) best = cost, b.chunks = chunks;
+    }
+    return b;
+}
+
+// The weights of block `block` and channels [from, end) as [tap column][tap row][channel][filter].
+inline void pack_weights(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t filter_end, float* to) {
+    for (int64_t v : c.columns.order)
+        for (int64_t u : c.rows.order)
+            for (int64_t d = from; d < end; ++d) {
+                const float* w = c.weights + d * c.depth_stride + u * c.row_stride + v * c.column_stride;
+                for (int64_t f = filter; f < filter_end; ++f) *to++ = w[f * c.filter_stride];
+            }
+}
+
+// Source channels [from, end), the rows of one span, some columns and the images of one block, as
+// [column][row][channel][image], the last vector padded with zeros.
+struct Panel {
+    int64_t channel, channel_end, row, row_end, column, column_end, image, images, vectors;
+};
+inline void pack_panel(const Correlation& c, const Panel& p, float* panel) {
+    const int64_t channels = p.channel_end - p.channel, rows = p.row_end - p.row;
+    const int64_t pitch = p.vectors * lanes, full = p.images / lanes;
+    const int tail = static_cast<int>(p.images % lanes);
+    for (int64_t d = 0; d < channels; ++d)
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t line = ((p.channel + d) * c.source_h + p.row + r) * c.source_w;
+            for (int64_t column = p.column; column < p.column_end; ++column) {
+                const float* from = c.source + (line + column) * c.batch + p.image;
+                float* to = panel + (((column - p.column) * rows + r) * channels + d) * pitch;
+                for (int64_t v = 0; v < full; ++v) store(to + v * lanes, load(from + v * lanes));
+                if (tail) store(to + full * lanes, load_first(from + full * lanes, tail));
+            }
+        }
+}
+
+struct PackedWeights {};
+struct PanelsAndSums {};
+
+// One item: filter blocks [block, block_end), the images of one batch block, one target row.
+inline void correlate_row(const Correlation& c, const Blocking& b, const float* packed, float* work, int64_t block,
+                          int64_t block_end, int64_t batch_block, int64_t row) {
+    const int64_t vectors_in_all = ceil_div(c.batch, lanes), columns = c.columns.span.size(), rows = c.rows.span.size();
+    const int64_t vector = block_begin(vectors_in_all, b.batch_blocks, batch_block);
+    const int64_t vectors = block_begin(vectors_in_all, b.batch_blocks, batch_block + 1) - vector;
+    const int64_t image = vector * lanes, images = std::min(vectors * lanes, c.batch - image), pitch = vectors * lanes;
+    const Span across = c.rows.span[row];
+    const int64_t row_taps = c.rows.order.size();
+    float* panel = work;
+    float* sums = work + b.panel_floats;
+
+    for (int64_t column = 0; column < columns; column += b.strip) {
+        const int64_t column_end = std::min(column + b.strip, columns);
+        const int64_t source = source_begin(c.columns, column, column_end);
+        const int64_t source_last = source_end(c.columns, column, column_end);
+        for (int64_t group = 0; group < b.groups; ++group) {
+            const int64_t channel = block_begin(c.depth, b.groups, group);
+            const int64_t channel_end = block_begin(c.depth, b.groups, group + 1), channels = channel_end - channel;
+            pack_panel(c, {channel, channel_end, across.source, across.source + across.count, source, source_last, image,
+                           images, vectors}, panel);
+            for (int64_t k = block; k < block_end; ++k) {
+                const int64_t filter = block_begin(c.filters, b.filter_blocks, k);
+                const int64_t count = block_begin(c.filters, b.filter_blocks, k + 1) - filter;
+                const Tile tile = tile_for(count, vectors);
+                const float* w = packed + channel * b.taps * c.filters + filter * b.taps * channels;
+                for (int64_t t = column; t < column_end; ++t) {
+                    const Span along = c.columns.span[t];
+                    Products p{along.count, across.count * channels, (row_taps - across.count) * channels * count};
+                    if (p.skip == 0) p = {1, p.runs * p.length, 0};
+                    Sums s;
+                    s.from = group ? sums + ((t - column) * c.filters + filter) * pitch : nullptr;
+                    s.from_stride = pitch;
+                    const bool last = group == b.groups - 1;
+                    s.to = last ? c.target + ((filter * rows + row) * columns + t) * c.batch + image
+                                : sums + ((t - column) * c.filters + filter) * pitch;
+                    s.to_stride = last ? rows * columns * c.batch : pitch;
+                    s.images = last ? images : pitch;
+                    tile(panel + (along.source - source) * across.count * channels * pitch,
+                         w + (along.tap * row_taps + across.tap) * channels * count, p, s);
+                }
+            }
+        }
+    }
+}
+
+inline void correlate(const Correlation& c, int threads) {
+    threads = std::max(threads, 1);
+    const int64_t rows = c.rows.span.size(), columns = c.columns.span.size();
+    if (!rows || !columns || !c.batch || !c.filters) return;
+    const Blocking b = choose_blocking(c, threads);
+    float* packed = scratch<PackedWeights>(c.depth * b.taps * c.filters);
+    parallel_for(b.groups * b.filter_blocks, threads, [&](int64_t i, int) {
+        const int64_t group = i / b.filter_blocks, block = i % b.filter_blocks;
+        const int64_t from = block_begin(c.depth, b.groups, group), end = block_begin(c.depth, b.groups, group + 1);
+        const int64_t filter = block_begin(c.filters, b.filter_blocks, block);
+        const int64_t filter_end = block_begin(c.filters, b.filter_blocks, block + 1);
+        pack_weights(c, from, end, filter, filter_end, packed + (from * c.filters + filter * (end - from)) * b.taps);
+    });
+    const int64_t share = b.panel_floats + b.sums_floats;
+    float* work = scratch<PanelsAndSums>(share * threads);  // here: nothing may throw inside the threads
+    parallel_for(b.chunks * b.batch_blocks * rows, threads, [&](int64_t i, int thread) {
+        const int64_t chunk = i / (b.batch_blocks * rows), batch_block = i / rows % b.batch_blocks;
+        correlate_row(c, b, packed, work + thread * share, block_begin(b.filter_blocks, b.chunks, chunk),
+                      block_begin(b.filter_blocks, b.chunks, chunk + 1), batch_block, i % rows);
+    });
+}
+
+}  // namespace c01b

@@ -1,0 +1,26 @@
+// ImageActs, the adjoint of FilterActs with respect to the images: output channels become the channels that are summed
+// over, image channels the filters, and every pixel meets the taps of its own stride phase, last tap first (see
+// gradient_axis). The loop nest, its blocking and what bounds it are in conv_tile.h.
+#pragma once
+#include "conv_tile.h"
+
+namespace c01b {
+
+inline void image_acts(const ConvShape& s, const float* outputs_grad, const float* filters, float* images_grad,
+                       int threads) {
+    Correlation c;
+    c.source = outputs_grad;
+    c.depth = s.filters, c.source_h = s.out_h, c.source_w = s.out_w;
+    c.target = images_grad;
+    c.filters = s.channels, c.batch = s.batch;
+    c.weights = filters;
+    c.depth_stride = 1;
+    c.column_stride = s.filters;
+    c.row_stride = s.filter_w * c.column_stride;
+    c.filter_stride = s.filter_h * c.row_stride;
+    c.rows = gradient_axis(s.out_h, s.height, s.filter_h, s.stride_y, s.pad_y, s.flip);
+    c.columns = gradient_axis(s.out_w, s.width, s.filter_w, s.stride_x, s.pad_x, s.flip);
+    correlate(c, threads);
+}
+
+}  // namespace c01b
