@@ -1,6 +1,8 @@
 // The C entries of FilterActs, ImageActs and WeightActs: sizes are worked out and proven here, once, so that the kernels
 // need no check. The formulas are those of kernels/geometry.py.
 #pragma once
+#include <algorithm>
+
 #include "conv_shape.h"
 #include "numpy_glue.h"
 #include "parallel.h"
@@ -22,7 +24,21 @@ struct ConvAxis {
 struct ConvParams {
     ConvAxis y, x;
     bool flip, ceil_mode;
+    int64_t partial_sum;  // 0: all output positions; only WeightActs looks at it
 };
+
+// From Theano's ParamsType: the fields are those of _PARAMS in kernels/conv.py.
+template <class Fields>
+ConvParams conv_params(const Fields* f) {
+    return {{f->stride_y, f->pad_top, f->pad_bottom},
+            {f->stride_x, f->pad_left, f->pad_right},
+            f->flip != 0,
+            f->ceil_mode != 0,
+            f->partial_sum};
+}
+
+// No image is larger, and no product of two such numbers overflows.
+constexpr int64_t largest_size = (int64_t(1) << 31) - 1;
 
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
 
@@ -68,6 +84,10 @@ inline int read_shape(const char* op, PyArrayObject* shape, int64_t* rows, int64
         if (*target[i] == -1 && PyErr_Occurred()) return -1;
         if (*target[i] < 0) {
             PyErr_Format(PyExc_ValueError, "%s: output_shape has a negative size: %lld", op, (long long)*target[i]);
+            return -1;
+        }
+        if (*target[i] > largest_size) {
+            PyErr_Format(PyExc_ValueError, "%s: output_shape is too large: %lld", op, (long long)*target[i]);
             return -1;
         }
     }
@@ -151,10 +171,31 @@ int image_acts_op(PyArrayObject* hid_in, PyArrayObject* filters_in, PyArrayObjec
     return run_unlocked([&] { kernel(s, hid.data<float>(), filters.data<float>(), target, max_threads()); });
 }
 
-// The kernel gets the chunk of output positions per partial sum and room for them, or 0 and nullptr: no chunks wanted.
-template <class Kernel>
+// sum = partials[0] + partials[1] + ..., in this order for any number of threads.
+inline void sum_partials(const float* partials, int64_t chunks, int64_t size, float* sum, int threads) {
+    constexpr int64_t block = 4096;  // of the sum: stays in the first-level cache while the chunks pass by
+    parallel_for((size + block - 1) / block, threads, [&](int64_t b, int) {
+        const int64_t first = b * block, last = std::min(size, first + block);
+        std::fill(sum + first, sum + last, 0.0f);
+        for (int64_t q = 0; q < chunks; ++q)
+            for (int64_t e = first; e < last; ++e) sum[e] += partials[q * size + e];
+    });
+}
+
+// How many chunks of partial_sum output positions there are, or -1 with an exception set.
+inline int64_t count_chunks(const ConvShape& s, int64_t partial_sum) {
+    const int64_t modules = s.out_h * s.out_w;
+    if (modules % partial_sum == 0) return modules / partial_sum;
+    PyErr_Format(PyExc_ValueError, "WeightActs: partial_sum %lld does not divide the %lld x %lld = %lld modules",
+                 (long long)partial_sum, (long long)s.out_h, (long long)s.out_w, (long long)modules);
+    return -1;
+}
+
+// `partials` is null, then `kernel` computes all at once, or a second output, which `partials_kernel` fills.
+template <class Kernel, class PartialsKernel>
 int weight_acts_op(PyArrayObject* images_in, PyArrayObject* hid_in, PyArrayObject* output_shape, PyArrayObject** out,
-                   PyArrayObject** partials, int64_t partial_sum, const ConvParams& p, const Kernel& kernel) {
+                   PyArrayObject** partials, const ConvParams& p, const Kernel& kernel,
+                   const PartialsKernel& partials_kernel) {
     const char* op = "WeightActs";
     const Contiguous images(images_in), hid(hid_in);
     if (images.failed() || hid.failed()) return -1;
@@ -163,22 +204,18 @@ int weight_acts_op(PyArrayObject* images_in, PyArrayObject* hid_in, PyArrayObjec
     if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
         read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p) || check_grids(op, s, p))
         return -1;
-    const int64_t shape[4] = {s.channels, s.filter_h, s.filter_w, s.filters};
-    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
-    float* chunks = nullptr;
-    if (partials) {
-        const int64_t modules = s.out_h * s.out_w;
-        if (modules % partial_sum) {
-            PyErr_Format(PyExc_ValueError, "WeightActs: partial_sum %lld does not divide the %lld x %lld = %lld modules",
-                         (long long)partial_sum, (long long)s.out_h, (long long)s.out_w, (long long)modules);
-            return -1;
-        }
-        const int64_t chunked[5] = {modules / partial_sum, shape[0], shape[1], shape[2], shape[3]};
-        if (ensure_output(partials, 5, chunked, NPY_FLOAT32)) return -1;
-        chunks = static_cast<float*>(PyArray_DATA(*partials));
-    }
+    const int64_t chunks = partials ? count_chunks(s, p.partial_sum) : 0;
+    if (chunks < 0) return -1;
+    const int64_t shape[5] = {chunks, s.channels, s.filter_h, s.filter_w, s.filters};
+    if (ensure_output(out, 4, shape + 1, NPY_FLOAT32) || (partials && ensure_output(partials, 5, shape, NPY_FLOAT32))) return -1;
     float* target = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { kernel(s, images.data<float>(), hid.data<float>(), target, chunks, max_threads()); });
+    if (!partials)
+        return run_unlocked([&] { kernel(s, images.data<float>(), hid.data<float>(), target, max_threads()); });
+    float* chunked = static_cast<float*>(PyArray_DATA(*partials));
+    return run_unlocked([&] {
+        partials_kernel(s, p.partial_sum, images.data<float>(), hid.data<float>(), chunked, max_threads());
+        sum_partials(chunked, chunks, PyArray_SIZE(*out), target, max_threads());
+    });
 }
 
 }  // namespace c01b

@@ -1,0 +1,1 @@
+"""The ops in plain numpy: what a result means, whatever computes it."""
