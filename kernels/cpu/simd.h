@@ -40,6 +40,18 @@ inline void store(float* p, vec v) { *reinterpret_cast<vec_unaligned*>(p) = v; }
 inline vec splat(float x) { return x - vec{}; }
 inline vec zero() { return vec{}; }
 
+// Holds v in a register: GCC would rather read memory again at each use, in tiles whose loads are what bounds them.
+inline vec held(vec v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__SSE__)
+    asm("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+    return v;
+}
+
 // The first n of `lanes` elements, the rest 0; reads no byte past p + n (a read past the end of the batch could be past
 // the end of the array).
 inline vec load_first(const float* p, int n) {

@@ -115,11 +115,11 @@ template <int Rows, int Filters>
 void dot_tile(const Tile& t) {
     vec acc[Rows][Filters] = {};
     const auto multiply = [&](const float* const(&x)[Rows], const float* g, auto load_some) {
-        vec xv[Rows];
-        for (int r = 0; r < Rows; ++r) xv[r] = load_some(x[r]);
-        for (int f = 0; f < Filters; ++f) {
-            const vec gv = load_some(g + f * t.grad_stride);
-            for (int r = 0; r < Rows; ++r) acc[r][f] += xv[r] * gv;
+        vec gv[Filters];
+        for (int f = 0; f < Filters; ++f) gv[f] = load_some(g + f * t.grad_stride);
+        for (int r = 0; r < Rows; ++r) {
+            const vec xv = held(load_some(x[r]));
+            for (int f = 0; f < Filters; ++f) acc[r][f] += xv * gv[f];
         }
     };
     for (int64_t i = 0; i < t.run_count; ++i) {
