@@ -1,0 +1,98 @@
+// Stores that a memory-bound kernel shares with the others: one output pixel along the batch, with or without a detour
+// around the caches.
+//
+// An ordinary store first fetches the line it will overwrite, so an output that no cache can hold costs its bytes twice.
+// A non-temporal store does not. It pays from some size on, below which the next op still finds the output in the cache.
+// x86 wants such stores aligned: 16-byte pieces, four to a line, are aligned wherever numpy puts an array, and the
+// processor combines them into whole lines as long as they arrive in order.
+#pragma once
+#include <algorithm>
+
+#include "simd.h"
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace c01b {
+
+// Half of a common last-level cache: a smaller output is still there when its reader comes.
+constexpr int64_t stream_bytes = int64_t{16} << 20;
+// Work below this many bytes is done before a second thread has woken up.
+constexpr int64_t threading_bytes = int64_t{128} << 10;
+
+inline int threads_for(int64_t bytes, int threads) { return bytes < threading_bytes ? 1 : threads; }
+
+constexpr int64_t piece = 4;  // floats in 16 bytes
+
+inline bool on_piece(const void* p) { return reinterpret_cast<uintptr_t>(p) % (piece * sizeof(float)) == 0; }
+
+// May an output of `rows` runs of `run` floats be written around the caches, and does it pay?
+inline bool should_stream(const float* out, int64_t rows, int64_t run) {
+#if defined(__SSE2__)
+    return run % piece == 0 && on_piece(out) && rows * run * int64_t{sizeof(float)} >= stream_bytes;
+#else
+    (void)out, (void)rows, (void)run;
+    return false;
+#endif
+}
+
+// The last n of `lanes` elements of v to p[lanes - n...], both multiples of a piece.
+inline void stream_last(float* p, vec v, int n) {
+#if defined(__SSE2__)
+    alignas(sizeof(vec)) float pieces[lanes];
+    std::memcpy(pieces, &v, sizeof v);
+    for (int i = lanes - n; i < lanes; i += piece) _mm_stream_ps(p + i, _mm_load_ps(pieces + i));
+#else
+    (void)n;
+    store(p, v);
+#endif
+}
+
+inline void stream(float* p, vec v) {
+#if defined(__AVX512F__) && (!defined(LAYOUTOPT_LANES) || LAYOUTOPT_LANES == 16)
+    _mm_stream_ps(p, _mm512_castps512_ps128(v));
+    _mm_stream_ps(p + 4, _mm512_extractf32x4_ps(v, 1));
+    _mm_stream_ps(p + 8, _mm512_extractf32x4_ps(v, 2));
+    _mm_stream_ps(p + 12, _mm512_extractf32x4_ps(v, 3));
+#else
+    stream_last(p, v, lanes);
+#endif
+}
+
+// Streamed stores are ordered with nothing: a thread ends its share with this, and then others may read it.
+inline void finish_streaming() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+// How a value reads its inputs at one place of the batch: all lanes, or the first few of a batch smaller than a vector.
+struct AllLanes {
+    vec load(const float* p) const { return c01b::load(p); }
+};
+struct FirstLanes {
+    int n;
+    vec load(const float* p) const { return load_first(p, n); }
+};
+
+// out[b] = value(b, lanes) for the whole batch. A last vector that would pass the end is moved back to end there: the
+// elements that it computes again come out the same, since no kernel writes what it reads.
+template <bool Stream, class Value>
+inline void along_batch(float* out, int64_t batch, const Value& value) {
+    int64_t b = 0;
+    for (; b + lanes <= batch; b += lanes) {
+        const vec v = value(b, AllLanes{});
+        Stream ? stream(out + b, v) : store(out + b, v);
+    }
+    const int rest = static_cast<int>(batch - b);
+    if (rest == 0) return;
+    if (batch < lanes) {
+        store_first(out, value(0, FirstLanes{rest}), rest);
+        return;
+    }
+    b = batch - lanes;
+    const vec v = value(b, AllLanes{});
+    Stream ? stream_last(out + b, v, rest) : store(out + b, v);
+}
+
+}  // namespace c01b
