@@ -159,7 +159,7 @@ inline Tile tile_for(int64_t filters, int64_t vectors) {
 // How the loop nest is cut; see the drawing above.
 struct Blocking {
     int64_t taps, vectors;
-    int64_t groups, filter_blocks, batch_blocks, chunks, strip;
+    int64_t groups, filter_blocks, batch_blocks, together, chunks, strip;
     int64_t panel_floats, sums_floats;
 };
 
@@ -202,9 +202,14 @@ inline Blocking choose_blocking(const Correlation& c, int threads) {
     b.panel_floats = widest(c.columns, b.strip) * column_floats;
     b.sums_floats = b.groups > 1 ? b.strip * c.filters * b.vectors * lanes : 0;
 
+    // Panels of several batch blocks side by side, where they are small, make longer stores.
+    b.together = b.groups > 1 ? 1 : std::max<int64_t>(1, 96 * 1024 / std::max<int64_t>(1, b.panel_floats));
+    b.together = std::min(b.together, b.batch_blocks);
+    while (b.together > 1 && rows * ceil_div(b.batch_blocks, b.together) < 2 * threads) --b.together;
+
     // Filters are split into chunks as far as that evens out the threads' shares; each chunk packs its own panels.
     b.chunks = 1;
-    const int64_t items = rows * b.batch_blocks, packing = 1;
+    const int64_t items = rows * ceil_div(b.batch_blocks, b.together), packing = 1;
     int64_t best = INT64_MAX;
     for (int64_t chunks = 1; chunks <= std::min<int64_t>(b.filter_blocks, 4 * threads); ++chunks) {
         const int64_t cost = ceil_div(items * chunks, threads) * (ceil_div(b.filter_blocks, chunks) + packing);
@@ -247,48 +252,69 @@ inline void pack_panel(const Correlation& c, const Panel& p, float* panel) {
 struct PackedWeights {};
 struct PanelsAndSums {};
 
-// One item: filter blocks [block, block_end), the images of one batch block, one target row.
-inline void correlate_row(const Correlation& c, const Blocking& b, const float* packed, float* work, int64_t block,
-                          int64_t block_end, int64_t batch_block, int64_t row) {
-    const int64_t vectors_in_all = ceil_div(c.batch, lanes), columns = c.columns.span.size(), rows = c.rows.span.size();
-    const int64_t vector = block_begin(vectors_in_all, b.batch_blocks, batch_block);
-    const int64_t vectors = block_begin(vectors_in_all, b.batch_blocks, batch_block + 1) - vector;
-    const int64_t image = vector * lanes, images = std::min(vectors * lanes, c.batch - image), pitch = vectors * lanes;
-    const Span across = c.rows.span[row];
-    const int64_t row_taps = c.rows.order.size();
-    float* panel = work;
-    float* sums = work + b.panel_floats;
+// What one thread does at a time: some filter blocks and batch blocks of one target row.
+struct Item {
+    int64_t block, block_end, batch_block, batch_block_end, row;
+};
 
-    for (int64_t column = 0; column < columns; column += b.strip) {
-        const int64_t column_end = std::min(column + b.strip, columns);
-        const int64_t source = source_begin(c.columns, column, column_end);
-        const int64_t source_last = source_end(c.columns, column, column_end);
-        for (int64_t group = 0; group < b.groups; ++group) {
-            const int64_t channel = block_begin(c.depth, b.groups, group);
-            const int64_t channel_end = block_begin(c.depth, b.groups, group + 1), channels = channel_end - channel;
-            pack_panel(c, {channel, channel_end, across.source, across.source + across.count, source, source_last, image,
-                           images, vectors}, panel);
-            for (int64_t k = block; k < block_end; ++k) {
-                const int64_t filter = block_begin(c.filters, b.filter_blocks, k);
-                const int64_t count = block_begin(c.filters, b.filter_blocks, k + 1) - filter;
-                const Tile tile = tile_for(count, vectors);
-                const float* w = packed + channel * b.taps * c.filters + filter * b.taps * channels;
-                for (int64_t t = column; t < column_end; ++t) {
-                    const Span along = c.columns.span[t];
-                    Products p{along.count, across.count * channels, (row_taps - across.count) * channels * count};
-                    if (p.skip == 0) p = {1, p.runs * p.length, 0};
-                    Sums s;
-                    s.from = group ? sums + ((t - column) * c.filters + filter) * pitch : nullptr;
-                    s.from_stride = pitch;
-                    const bool last = group == b.groups - 1;
-                    s.to = last ? c.target + ((filter * rows + row) * columns + t) * c.batch + image
-                                : sums + ((t - column) * c.filters + filter) * pitch;
-                    s.to_stride = last ? rows * columns * c.batch : pitch;
-                    s.images = last ? images : pitch;
-                    tile(panel + (along.source - source) * across.count * channels * pitch,
-                         w + (along.tap * row_taps + across.tap) * channels * count, p, s);
-                }
+struct Images {
+    int64_t first, count, vectors;
+};
+inline Images images_of(const Correlation& c, const Blocking& b, int64_t batch_block) {
+    const int64_t vectors = ceil_div(c.batch, lanes);
+    const int64_t begin = block_begin(vectors, b.batch_blocks, batch_block);
+    const int64_t end = block_begin(vectors, b.batch_blocks, batch_block + 1);
+    return {begin * lanes, std::min(end * lanes, c.batch) - begin * lanes, end - begin};
+}
+
+// The products of one channel group for columns [column, end) of an item, from the panels (one a batch block) that start at
+// source column `source`. Images are innermost: that is how the target is contiguous.
+inline void multiply_panels(const Correlation& c, const Blocking& b, const Item& item, const float* packed,
+                            const float* panels, float* sums, int64_t group, int64_t column, int64_t end, int64_t source) {
+    const int64_t channel = block_begin(c.depth, b.groups, group);
+    const int64_t channels = block_begin(c.depth, b.groups, group + 1) - channel;
+    const int64_t rows = c.rows.span.size(), columns = c.columns.span.size(), row_taps = c.rows.order.size();
+    const Span across = c.rows.span[item.row];
+    const bool last = group == b.groups - 1;
+    for (int64_t k = item.block; k < item.block_end; ++k) {
+        const int64_t filter = block_begin(c.filters, b.filter_blocks, k);
+        const int64_t count = block_begin(c.filters, b.filter_blocks, k + 1) - filter;
+        const float* weights = packed + (channel * c.filters + filter * channels) * b.taps;
+        for (int64_t t = column; t < end; ++t) {
+            const Span along = c.columns.span[t];
+            Products p{along.count, across.count * channels, (row_taps - across.count) * channels * count};
+            if (p.skip == 0) p = {1, p.runs * p.length, 0};
+            const float* w = weights + (along.tap * row_taps + across.tap) * channels * count;
+            const int64_t x = (along.source - source) * across.count * channels;
+            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
+                const Images images = images_of(c, b, i);
+                const int64_t pitch = images.vectors * lanes;
+                float* waiting = sums + ((t - column) * c.filters + filter) * pitch;
+                float* target = c.target + ((filter * rows + item.row) * columns + t) * c.batch + images.first;
+                Sums s{group ? waiting : nullptr, pitch, waiting, pitch, pitch};
+                if (last) s.to = target, s.to_stride = rows * columns * c.batch, s.images = images.count;
+                tile_for(count, images.vectors)(panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
             }
+        }
+    }
+}
+
+inline void correlate_item(const Correlation& c, const Blocking& b, const Item& item, const float* packed, float* panels,
+                           float* sums) {
+    const int64_t columns = c.columns.span.size();
+    const Span across = c.rows.span[item.row];
+    for (int64_t column = 0; column < columns; column += b.strip) {
+        const int64_t end = std::min(column + b.strip, columns);
+        const int64_t source = source_begin(c.columns, column, end);
+        for (int64_t group = 0; group < b.groups; ++group) {
+            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
+                const Images images = images_of(c, b, i);
+                pack_panel(c, {block_begin(c.depth, b.groups, group), block_begin(c.depth, b.groups, group + 1),
+                               across.source, across.source + across.count, source, source_end(c.columns, column, end),
+                               images.first, images.count, images.vectors},
+                           panels + (i - item.batch_block) * b.panel_floats);
+            }
+            multiply_panels(c, b, item, packed, panels, sums, group, column, end, source);
         }
     }
 }
@@ -306,12 +332,15 @@ inline void correlate(const Correlation& c, int threads) {
         const int64_t filter_end = block_begin(c.filters, b.filter_blocks, block + 1);
         pack_weights(c, from, end, filter, filter_end, packed + (from * c.filters + filter * (end - from)) * b.taps);
     });
-    const int64_t share = b.panel_floats + b.sums_floats;
+    const int64_t share = b.panel_floats * b.together + b.sums_floats;
     float* work = scratch<PanelsAndSums>(share * threads);  // here: nothing may throw inside the threads
-    parallel_for(b.chunks * b.batch_blocks * rows, threads, [&](int64_t i, int thread) {
-        const int64_t chunk = i / (b.batch_blocks * rows), batch_block = i / rows % b.batch_blocks;
-        correlate_row(c, b, packed, work + thread * share, block_begin(b.filter_blocks, b.chunks, chunk),
-                      block_begin(b.filter_blocks, b.chunks, chunk + 1), batch_block, i % rows);
+    const int64_t batches = ceil_div(b.batch_blocks, b.together);
+    parallel_for(b.chunks * batches * rows, threads, [&](int64_t i, int thread) {
+        const int64_t chunk = i / (batches * rows), batch = i / rows % batches;
+        const Item item{block_begin(b.filter_blocks, b.chunks, chunk), block_begin(b.filter_blocks, b.chunks, chunk + 1),
+                        block_begin(b.batch_blocks, batches, batch), block_begin(b.batch_blocks, batches, batch + 1),
+                        i % rows};
+        correlate_item(c, b, item, packed, work + thread * share, work + thread * share + b.panel_floats * b.together);
     });
 }
 
