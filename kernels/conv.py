@@ -1,15 +1,16 @@
 """FilterActs, ImageActs and WeightActs: convolution and its two adjoints on tensors in c01b order.
 
-The ops of Krizhevsky's cuda-convnet (2012), under the names and arguments of pylearn2's wrappers, without most of their
-limits: any channels, filters, batch and rectangle, two strides, four pads. Their meaning is `kernels.reference.conv`; the
-C++ is in ``cpu/filter_acts.h``, ``cpu/image_acts.h`` and ``cpu/weight_acts.h``, entered through ``cpu/conv_op.h``.
+The ops of Krizhevsky's cuda-convnet (2012), under the names and arguments of pylearn2's wrappers, without their limits:
+any channels, filters, batch and rectangle, two strides, four pads. Their meaning is `kernels.reference.conv`; the C++
+is in ``cpu/filter_acts.h``, ``cpu/image_acts.h`` and ``cpu/weight_acts.h``, entered through ``cpu/conv_op.h``.
 
-Two geometries, by ``ceil_mode``. True is cuda-convnet's: the output count is rounded up, a last window may hang over the
-padded border, and wherever the count is given (``output_shape``, the shape of `hid`), any from the rounded-down one upwards
-will do. False is Theano's: rounded down, and nothing else is accepted, so that the three ops are AbstractConv2d,
-AbstractConv2d_gradInputs and AbstractConv2d_gradWeights for every border mode, subsample and filter_flip.
+Two geometries, by ``ceil_mode``. True is cuda-convnet's: the output count is rounded up, a last window may hang over
+the padded border, and wherever the count is given (``output_shape``, the shape of `hid`), any from the rounded-down one
+upwards will do. False is Theano's: rounded down, and nothing else is accepted, so that the three ops are
+AbstractConv2d, AbstractConv2d_gradInputs and AbstractConv2d_gradWeights for every border mode, subsample and
+filter_flip.
 
-Each op is linear in each of its two tensors, and each gradient is another of the three, so derivatives of any order exist.
+Each op is linear in each of its two tensors, and each gradient is another of the three: derivatives of any order exist.
 """
 import numpy as np
 from theano.gof import Apply, ParamsType
@@ -59,16 +60,10 @@ def as_pad(value):
         if value not in _NAMED_PADS:
             raise ValueError("pad is %r; as a string it can be %s" % (value, ", ".join(sorted(_NAMED_PADS))))
         return _NAMED_PADS[value]
-    rows, columns = _two("pad", value)
-    return tuple(_within("pad", as_pair("pad", side, 0)) for side in (rows, columns))
-
-
-def _two(name, value):
-    if isinstance(value, (tuple, list, np.ndarray)) and np.shape(value) != ():
-        if len(value) != 2:
-            raise TypeError("%s must be one value or two, for rows and columns, got %r" % (name, value))
-        return value
-    return value, value
+    axes = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(axes) != 2:
+        raise TypeError("pad must be one value or two, for rows and columns, got %r" % (value,))
+    return tuple(_within("pad", as_pair("pad", axis, 0)) for axis in axes)
 
 
 def _short(pair):
@@ -95,10 +90,10 @@ class _ConvOp(C01bOp):
     pad : int, (rows, columns), ((top, bottom), (left, right)), 'valid', 'half' or 'full'
         Zeros around the image, never stored. 'half' is filter // 2 and 'full' is filter - 1 on each side.
     partial_sum : int, optional
-        Output positions per partial sum of WeightActs; None or <= 0: all. Another order of summation is its only effect.
-        FilterActs and ImageActs merely hand it to their gradients, so it is no part of their equality: two nodes that
-        compute the same are merged. Gradients are built before that; where someone takes the gradient of a graph already
-        merged, either node's partial_sum is used, for the same values up to rounding.
+        Output positions per partial sum of WeightActs; None or <= 0: all. Another order of summation is its only
+        effect. FilterActs and ImageActs merely hand it to their gradients, so it is no part of their equality: two
+        nodes that compute the same are merged. Gradients are built before that; where someone takes the gradient of a
+        graph already merged, either node's partial_sum is used, for the same values up to rounding.
     stride : int or (rows, columns)
     flip : bool
         Read the filters backwards: convolution in the mathematical sense, without a flipped copy.
@@ -126,7 +121,7 @@ class _ConvOp(C01bOp):
 
     def __init__(self, pad=0, partial_sum=None, stride=1, flip=False, ceil_mode=True, openmp=None):
         super().__init__(openmp=openmp)
-        if partial_sum is not None and not isinstance(partial_sum, (int, np.integer)):
+        if isinstance(partial_sum, bool) or not isinstance(partial_sum, (int, np.integer, type(None))):
             raise TypeError("partial_sum must be an integer or None, got %r" % (partial_sum,))
         self.pad = as_pad(pad)
         self.partial_sum = int(partial_sum) if partial_sum is not None and partial_sum > 0 else None
@@ -195,7 +190,8 @@ class _ConvOp(C01bOp):
             raise ValueError("%s: %s" % (type(self).__name__, message % numbers))
 
     def _check_equal(self, what, first, whose_first, second, whose_second):
-        self._require(first == second, "%s differ: %s have %d, %s have %d", what, whose_first, first, whose_second, second)
+        self._require(first == second, "%s differ: %s have %d, %s have %d",
+                      what, whose_first, first, whose_second, second)
 
     def _check_filters(self, filter_shape):
         self._require(min(filter_shape) >= 1, "filters of %d x %d", *filter_shape)
@@ -291,9 +287,10 @@ class FilterActs(_ConvOp):
 
 
 class ImageActs(_ConvOp):
-    """The gradient of `FilterActs` for its images: ``ImageActs(pad, partial_sum, stride)(hid, filters, output_shape)``.
+    """The gradient for FilterActs' images: ``ImageActs(pad, partial_sum, stride)(hid, filters, output_shape)``.
 
-    The constructor's parameters are those of `_ConvOp`. Pixels that no window reads get zero.
+    The adjoint of `FilterActs` as a map of its images; pixels that no window reads get zero. The constructor's
+    parameters are those of `_ConvOp`.
 
     Parameters
     ----------
@@ -301,7 +298,7 @@ class ImageActs(_ConvOp):
         Gradients of FilterActs' outputs.
     filters : float32 (channels, rows, columns, filters)
     output_shape : integer vector (rows, columns), optional
-        The size of the images: with a stride above 1 several sizes lead to one output. May be None where the stride is 1.
+        The size of the images: with a stride above 1 several sizes lead to one output. Optional where the stride is 1.
 
     Returns
     -------
@@ -326,8 +323,8 @@ class ImageActs(_ConvOp):
     def make_node(self, hid, filters, output_shape=None):
         hid, filters = as_c01b(self, "hid", hid), as_c01b(self, "filters", filters)
         if output_shape is None and self.stride != (1, 1):
-            raise ValueError("ImageActs: output_shape is needed with stride %s: several image sizes give the same outputs"
-                             % (_short(self.stride),))
+            raise ValueError("ImageActs: output_shape is needed with stride %s: several image sizes give the same "
+                             "outputs" % (_short(self.stride),))
         pattern = (filters.broadcastable[0], False, False, hid.broadcastable[3])
         return Apply(self, [hid, filters] + _shape_input(self, output_shape), [TensorType("float32", pattern)()])
 
@@ -367,9 +364,9 @@ class ImageActs(_ConvOp):
 
 
 class WeightActs(_ConvOp):
-    """The gradient of `FilterActs` for its filters: ``WeightActs(pad, partial_sum, stride)(images, hid, output_shape)[0]``.
+    """The gradient for FilterActs' filters: ``WeightActs(pad, partial_sum, stride)(images, hid, output_shape)[0]``.
 
-    The constructor's parameters are those of `_ConvOp`.
+    The adjoint of `FilterActs` as a map of its filters. The constructor's parameters are those of `_ConvOp`.
 
     Parameters
     ----------
@@ -382,9 +379,10 @@ class WeightActs(_ConvOp):
     Returns
     -------
     list
-        [dW], float32 (channels, rows, columns, filters); with a partial_sum [dW, partials], the partial sums in a float32
-        (chunks, channels, rows, columns, filters), chunk q being output positions [q*partial_sum, (q+1)*partial_sum), a row
-        of outputs after the other. dW is their sum over chunks. Always a list, so that ``[0]`` is right in any case.
+        [dW], float32 (channels, rows, columns, filters). With a partial_sum [dW, partials], the partial sums in a
+        float32 (chunks, channels, rows, columns, filters); chunk q is over the output positions [q*partial_sum,
+        (q+1)*partial_sum), counted row after row, and dW is the sum of the chunks. Always a list, so that ``[0]`` is
+        right in any case.
 
     Raises
     ------
@@ -396,8 +394,8 @@ class WeightActs(_ConvOp):
 
     Notes
     -----
-    Source: ``weight_acts.cu`` of cuda-convnet, ``WeightActs`` of pylearn2. No gradient is defined for `partials`: it would
-    take one convolution per chunk, and their number is known only at run time.
+    Source: ``weight_acts.cu`` of cuda-convnet, ``WeightActs`` of pylearn2. No gradient is defined for `partials`: it
+    would take one convolution per chunk, and their number is known only at run time.
     """
 
     __props__ = _ConvOp.__props__ + ("partial_sum",)
@@ -413,7 +411,8 @@ class WeightActs(_ConvOp):
         images, hid = as_c01b(self, "images", images), as_c01b(self, "hid", hid)
         pattern = (images.broadcastable[0], False, False, hid.broadcastable[0])
         patterns = [pattern] + ([(False,) + pattern] if self.partial_sum else [])
-        return Apply(self, [images, hid] + _shape_input(self, output_shape), [TensorType("float32", pattern)() for pattern in patterns])
+        return Apply(self, [images, hid] + _shape_input(self, output_shape),
+                     [TensorType("float32", pattern)() for pattern in patterns])
 
     def _compute(self, images, hid, shape):
         self._check_equal("batches", images.shape[3], "images", hid.shape[3], "output gradients")
@@ -440,7 +439,7 @@ class WeightActs(_ConvOp):
     def grad(self, inputs, output_grads):
         images, hid = inputs[:2]
         if not all(isinstance(gradient.type, DisconnectedType) for gradient in output_grads[1:]):
-            why = "The partial sums have no gradient (one convolution per chunk); take that of output 0, which is their sum."
+            why = "Partial sums have no gradient (one convolution per chunk); take that of output 0, their sum."
             return [grad_not_implemented(self, i, inputs[i], why) for i in (0, 1)] + [DisconnectedType()()]
         filters = output_grads[0]
         grid = [hid.shape[1:3]] if self.ceil_mode else []

@@ -1,5 +1,5 @@
-// The C entries of FilterActs, ImageActs and WeightActs: sizes are worked out and proven here, once, so that the kernels
-// need no check. The formulas are those of kernels/geometry.py.
+// The C entries of FilterActs, ImageActs and WeightActs: sizes are worked out and proven here, once, so that the
+// kernels need no check. The formulas are those of kernels/geometry.py, the messages those of kernels/conv.py.
 #pragma once
 #include <algorithm>
 
@@ -9,8 +9,8 @@
 
 namespace c01b {
 
-// One axis of the op's parameters. A leading pad of -1 stands for 'half' (filter // 2), -2 for 'full' (filter - 1): pads
-// that are known only with the filter's size (Theano's border modes).
+// One axis of the op's parameters. A leading pad of -1 stands for 'half' (filter // 2), -2 for 'full' (filter - 1):
+// pads that are known only with the filter's size (Theano's border modes).
 struct ConvAxis {
     int64_t stride, pad_before, pad_after;
 
@@ -48,23 +48,26 @@ inline int64_t conv_outputs(int64_t image, int64_t filter, const ConvAxis& axis,
     return (ceil_mode ? -floor_div(-room, axis.stride) : floor_div(room, axis.stride)) + 1;
 }
 
-// Does a grid of `outputs` positions belong to this axis? Theano's floor geometry is exact; cuda-convnet's takes any count
-// from the floor upwards, since further windows read zeros.
+// Does a grid of `outputs` positions belong to this axis? Theano's floor geometry is exact; cuda-convnet's takes any
+// count from the floor upwards, since further windows read zeros.
 inline int check_grid(const char* op, const char* axis_name, int64_t outputs, int64_t image, int64_t filter,
                       const ConvAxis& axis, bool ceil_mode) {
     const int64_t least = conv_outputs(image, filter, axis, false);
     if (ceil_mode ? outputs >= least : outputs == least) return 0;
     PyErr_Format(PyExc_ValueError,
-                 "%s: %lld output %s do not fit images of %lld, filters of %lld, pad (%lld, %lld), stride %lld: %s %lld",
+                 "%s: %lld output %s do not fit images of %lld, filters of %lld, pad (%lld, %lld), stride %lld: "
+                 "%s %lld",
                  op, (long long)outputs, axis_name, (long long)image, (long long)filter, (long long)axis.pad_before,
-                 (long long)axis.pad_after, (long long)axis.stride, ceil_mode ? "at least" : "expected", (long long)least);
+                 (long long)axis.pad_after, (long long)axis.stride, ceil_mode ? "at least" : "expected",
+                 (long long)least);
     return -1;
 }
 
-inline int check_equal(const char* op, const char* what, int64_t a, const char* whose_a, int64_t b, const char* whose_b) {
+inline int check_equal(const char* op, const char* what, int64_t a, const char* whose_a, int64_t b,
+                       const char* whose_b) {
     if (a == b) return 0;
-    PyErr_Format(PyExc_ValueError, "%s: %s differ: %s have %lld, %s have %lld", op, what, whose_a, (long long)a, whose_b,
-                 (long long)b);
+    PyErr_Format(PyExc_ValueError, "%s: %s differ: %s have %lld, %s have %lld", op, what, whose_a, (long long)a,
+                 whose_b, (long long)b);
     return -1;
 }
 
@@ -114,34 +117,65 @@ inline int check_grids(const char* op, const ConvShape& s, const ConvParams& p) 
                : 0;
 }
 
+// Sizes that the arrays at hand give; the rest stays 0.
+inline void sizes_from_images(ConvShape& s, const Contiguous& images) {
+    s.channels = images.dim(0), s.height = images.dim(1), s.width = images.dim(2), s.batch = images.dim(3);
+}
+
+inline void sizes_from_filters(ConvShape& s, const Contiguous& filters) {
+    s.channels = filters.dim(0), s.filter_h = filters.dim(1), s.filter_w = filters.dim(2), s.filters = filters.dim(3);
+}
+
+inline void sizes_from_outputs(ConvShape& s, const Contiguous& hid) {
+    s.filters = hid.dim(0), s.out_h = hid.dim(1), s.out_w = hid.dim(2), s.batch = hid.dim(3);
+}
+
+// The output's memory, then the kernel on it.
 template <class Kernel>
-int filter_acts_op(PyArrayObject* images_in, PyArrayObject* filters_in, PyArrayObject* output_shape, PyArrayObject** out,
-                   const ConvParams& p, const Kernel& kernel) {
+int run_kernel(const Kernel& kernel, const ConvShape& s, const Contiguous& a, const Contiguous& b, PyArrayObject** out,
+               const int64_t (&shape)[4]) {
+    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
+    float* target = static_cast<float*>(PyArray_DATA(*out));
+    return run_unlocked([&] { kernel(s, a.data<float>(), b.data<float>(), target, max_threads()); });
+}
+
+// FilterActs without an output_shape: as many outputs as there are.
+inline int all_outputs(ConvShape& s, const ConvParams& p) {
+    s.out_h = conv_outputs(s.height, s.filter_h, p.y.resolved(s.filter_h), p.ceil_mode);
+    s.out_w = conv_outputs(s.width, s.filter_w, p.x.resolved(s.filter_w), p.ceil_mode);
+    if (s.out_h >= 1 && s.out_w >= 1) return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "FilterActs: images of %lld x %lld give %lld x %lld outputs with filters of %lld x %lld, "
+                 "leading pad (%lld, %lld), stride (%lld, %lld)",
+                 (long long)s.height, (long long)s.width, (long long)s.out_h, (long long)s.out_w,
+                 (long long)s.filter_h, (long long)s.filter_w, (long long)s.pad_y, (long long)s.pad_x,
+                 (long long)s.stride_y, (long long)s.stride_x);
+    return -1;
+}
+
+// ImageActs without an output_shape: the stride is 1, so the images' size follows from the outputs'.
+inline int only_image(ConvShape& s, const ConvParams& p) {
+    const ConvAxis y = p.y.resolved(s.filter_h), x = p.x.resolved(s.filter_w);
+    s.height = s.out_h + s.filter_h - 1 - y.pad_before - y.pad_after;
+    s.width = s.out_w + s.filter_w - 1 - x.pad_before - x.pad_after;
+    if (s.height >= 0 && s.width >= 0) return 0;
+    PyErr_Format(PyExc_ValueError, "ImageActs: images would be %lld x %lld", (long long)s.height, (long long)s.width);
+    return -1;
+}
+
+template <class Kernel>
+int filter_acts_op(PyArrayObject* images_in, PyArrayObject* filters_in, PyArrayObject* output_shape,
+                   PyArrayObject** out, const ConvParams& p, const Kernel& kernel) {
     const char* op = "FilterActs";
     const Contiguous images(images_in), filters(filters_in);
     if (images.failed() || filters.failed()) return -1;
-    ConvShape s{images.dim(0), images.dim(1), images.dim(2), images.dim(3), filters.dim(3), filters.dim(1), filters.dim(2),
-                0, 0, 0, 0, 0, 0, false};
+    ConvShape s{};
+    sizes_from_filters(s, filters);
+    sizes_from_images(s, images);
     if (check_equal(op, "channels", s.channels, "images", filters.dim(0), "filters") || complete(op, s, p)) return -1;
-    if (output_shape) {
-        if (read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p)) return -1;
-    } else {
-        s.out_h = conv_outputs(s.height, s.filter_h, p.y.resolved(s.filter_h), p.ceil_mode);
-        s.out_w = conv_outputs(s.width, s.filter_w, p.x.resolved(s.filter_w), p.ceil_mode);
-        if (s.out_h < 1 || s.out_w < 1) {
-            PyErr_Format(PyExc_ValueError,
-                         "FilterActs: images of %lld x %lld give %lld x %lld outputs with filters of %lld x %lld, "
-                         "leading pad (%lld, %lld), stride (%lld, %lld)",
-                         (long long)s.height, (long long)s.width, (long long)s.out_h, (long long)s.out_w,
-                         (long long)s.filter_h, (long long)s.filter_w, (long long)s.pad_y, (long long)s.pad_x,
-                         (long long)s.stride_y, (long long)s.stride_x);
-            return -1;
-        }
-    }
-    const int64_t shape[4] = {s.filters, s.out_h, s.out_w, s.batch};
-    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
-    float* target = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { kernel(s, images.data<float>(), filters.data<float>(), target, max_threads()); });
+    if (output_shape ? read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p) : all_outputs(s, p))
+        return -1;
+    return run_kernel(kernel, s, images, filters, out, {s.filters, s.out_h, s.out_w, s.batch});
 }
 
 template <class Kernel>
@@ -150,25 +184,14 @@ int image_acts_op(PyArrayObject* hid_in, PyArrayObject* filters_in, PyArrayObjec
     const char* op = "ImageActs";
     const Contiguous hid(hid_in), filters(filters_in);
     if (hid.failed() || filters.failed()) return -1;
-    ConvShape s{filters.dim(0), 0, 0, hid.dim(3), filters.dim(3), filters.dim(1), filters.dim(2), hid.dim(1), hid.dim(2),
-                0, 0, 0, 0, false};
-    if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p)) return -1;
-    if (output_shape) {
-        if (read_shape(op, output_shape, &s.height, &s.width)) return -1;
-    } else {  // only where the stride is 1, so that the images' size follows from the outputs'
-        const ConvAxis y = p.y.resolved(s.filter_h), x = p.x.resolved(s.filter_w);
-        s.height = s.out_h + s.filter_h - 1 - y.pad_before - y.pad_after;
-        s.width = s.out_w + s.filter_w - 1 - x.pad_before - x.pad_after;
-        if (s.height < 0 || s.width < 0) {
-            PyErr_Format(PyExc_ValueError, "ImageActs: images would be %lld x %lld", (long long)s.height, (long long)s.width);
-            return -1;
-        }
-    }
+    ConvShape s{};
+    sizes_from_outputs(s, hid);
+    sizes_from_filters(s, filters);
+    if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p))
+        return -1;
+    if (output_shape ? read_shape(op, output_shape, &s.height, &s.width) : only_image(s, p)) return -1;
     if (check_grids(op, s, p)) return -1;
-    const int64_t shape[4] = {s.channels, s.height, s.width, s.batch};
-    if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
-    float* target = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { kernel(s, hid.data<float>(), filters.data<float>(), target, max_threads()); });
+    return run_kernel(kernel, s, hid, filters, out, {s.channels, s.height, s.width, s.batch});
 }
 
 // sum = partials[0] + partials[1] + ..., in this order for any number of threads.
@@ -199,23 +222,24 @@ int weight_acts_op(PyArrayObject* images_in, PyArrayObject* hid_in, PyArrayObjec
     const char* op = "WeightActs";
     const Contiguous images(images_in), hid(hid_in);
     if (images.failed() || hid.failed()) return -1;
-    ConvShape s{images.dim(0), images.dim(1), images.dim(2), images.dim(3), hid.dim(0), 0, 0, hid.dim(1), hid.dim(2),
-                0, 0, 0, 0, false};
+    ConvShape s{};
+    sizes_from_outputs(s, hid);
+    sizes_from_images(s, images);
     if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
         read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p) || check_grids(op, s, p))
         return -1;
-    const int64_t chunks = partials ? count_chunks(s, p.partial_sum) : 0;
-    if (chunks < 0) return -1;
-    const int64_t shape[5] = {chunks, s.channels, s.filter_h, s.filter_w, s.filters};
-    if (ensure_output(out, 4, shape + 1, NPY_FLOAT32) || (partials && ensure_output(partials, 5, shape, NPY_FLOAT32))) return -1;
-    float* target = static_cast<float*>(PyArray_DATA(*out));
-    if (!partials)
-        return run_unlocked([&] { kernel(s, images.data<float>(), hid.data<float>(), target, max_threads()); });
-    float* chunked = static_cast<float*>(PyArray_DATA(*partials));
-    return run_unlocked([&] {
-        partials_kernel(s, p.partial_sum, images.data<float>(), hid.data<float>(), chunked, max_threads());
-        sum_partials(chunked, chunks, PyArray_SIZE(*out), target, max_threads());
-    });
+    const int64_t filters[4] = {s.channels, s.filter_h, s.filter_w, s.filters};
+    if (!partials) return run_kernel(kernel, s, images, hid, out, filters);
+
+    const int64_t chunks = count_chunks(s, p.partial_sum);
+    const int64_t chunked[5] = {chunks, s.channels, s.filter_h, s.filter_w, s.filters};
+    if (chunks < 0 || ensure_output(partials, 5, chunked, NPY_FLOAT32)) return -1;
+    float* sums = static_cast<float*>(PyArray_DATA(*partials));
+    const auto both = [&](const ConvShape&, const float* x, const float* g, float* target, int threads) {
+        partials_kernel(s, p.partial_sum, x, g, sums, threads);
+        sum_partials(sums, chunks, s.channels * s.filter_h * s.filter_w * s.filters, target, threads);
+    };
+    return run_kernel(both, s, images, hid, out, filters);
 }
 
 }  // namespace c01b

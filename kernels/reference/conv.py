@@ -1,9 +1,9 @@
 """Convolution in c01b order in plain numpy: the definition that every kernel is measured against.
 
-Sizes are explicit and unchecked here; which sizes fit together is the ops' business (``kernels/conv.py``). The dtype is the
-operands': float64 gives a reference of a float32 kernel, and finite differences. Source: Krizhevsky's cuda-convnet (2012),
-with rectangular filters, two strides and ``flip`` added. Pixels in the pad are left out of a sum, not multiplied by zero,
-so an infinite weight stays invisible there.
+Sizes are explicit and unchecked here; which sizes fit together is the ops' business (``kernels/conv.py``). The dtype
+is the operands': float64 gives a reference for a float32 kernel, and finite differences. Source: Krizhevsky's
+cuda-convnet (2012), with rectangular filters, two strides and ``flip`` added. Pixels in the pad are left out of a sum,
+not multiplied by zero, so that an infinite weight stays invisible there.
 
 The arguments that all functions share:
 
@@ -18,7 +18,7 @@ import numpy as np
 
 
 def _inside(images, outputs, offset, stride):
-    """Along one axis: the outputs i whose pixel ``i*stride + offset`` lies in the image, and these pixels, as two slices."""
+    """Along one axis: the outputs i whose pixel ``i*stride + offset`` is in the image, and these pixels: two slices."""
     first = max(0, -(offset // stride))
     last = max(first, min(outputs, (images - 1 - offset) // stride + 1))
     pixel = first * stride + offset
@@ -26,7 +26,7 @@ def _inside(images, outputs, offset, stride):
 
 
 def _taps(image_shape, filter_shape, output_shape, pad, stride, flip):
-    """For every filter tap: its index in the filters, the pixels under it in the images, and the outputs these belong to."""
+    """For every filter tap: its index in the filters, the pixels under it, and the outputs that they belong to."""
     for row, column in np.ndindex(*filter_shape):
         (out_rows, rows), (out_columns, columns) = [
             _inside(image_shape[a], output_shape[a], tap - pad[a], stride[a]) for a, tap in enumerate((row, column))]
