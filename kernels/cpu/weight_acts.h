@@ -38,7 +38,8 @@ constexpr int outer_rows = 6;
 constexpr int dot_rows = vector_registers == 32 ? 6 : 3;
 constexpr int dot_filters = 4;
 // Products a chunk: bounds the rounding error of a tile's accumulators and the panel (192 KiB for 64 filters).
-constexpr int64_t chunk_products = 768;
+constexpr int64_t outer_products = 768, dot_products = 3072;
+constexpr int64_t prefetch_products = 256;
 
 // Products that are neighbours in the images and in the output gradient.
 struct Run {
@@ -75,6 +76,7 @@ struct Tile {
     const int64_t* image_row;  // origin of each row of the tile, from images
     const float* grads;        // the panel, or g of the tile's first filter at the chunk's first product
     int64_t grad_stride;       // from one filter to the next (dot tile)
+    const float* prefetch;     // gradients that the next tiles read (dot tile)
     float* target;
     const int64_t* target_row;  // from target
     int64_t filters;            // of the block, <= its width
@@ -111,14 +113,39 @@ void outer_tile(const Tile& t) {
     }
 }
 
+// Adds the lane sums of a dot tile's accumulators to its targets, a vector full of sums at a time.
+template <int Rows, int Filters>
+inline void add_sums(const vec (*acc)[Filters], float* target, const int64_t* target_row) {
+    constexpr int most = lanes / dot_filters;
+    if constexpr (Rows > most) {
+        add_sums<most>(acc, target, target_row);
+        add_sums<Rows - most>(acc + most, target, target_row + most);
+    } else {
+        constexpr int rows = Rows > 2 ? 4 : Rows;
+        vec v[rows * dot_filters] = {};
+#pragma GCC unroll 8
+        for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+            for (int f = 0; f < Filters; ++f) v[r * dot_filters + f] = acc[r][f];
+        alignas(vec) float sums[lanes];
+        store(sums, lane_sums(v));
+        for (int r = 0; r < Rows; ++r)
+            for (int f = 0; f < Filters; ++f)
+                target[target_row[r] + f] += sums[(r * dot_filters + f) * (lanes / (rows * dot_filters))];
+    }
+}
+
 template <int Rows, int Filters>
 void dot_tile(const Tile& t) {
     vec acc[Rows][Filters] = {};
     const auto multiply = [&](const float* const(&x)[Rows], const float* g, auto load_some) {
         vec gv[Filters];
+#pragma GCC unroll 8
         for (int f = 0; f < Filters; ++f) gv[f] = load_some(g + f * t.grad_stride);
+#pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
             const vec xv = held(load_some(x[r]));
+#pragma GCC unroll 8
             for (int f = 0; f < Filters; ++f) acc[r][f] += xv * gv[f];
         }
     };
@@ -127,21 +154,22 @@ void dot_tile(const Tile& t) {
         const float* x[Rows];
         for (int r = 0; r < Rows; ++r) x[r] = t.images + (t.image_row[r] + run.image);
         const float* g = t.grads + run.product;
+        const float* next = t.prefetch + run.product;
         int left = run.length;
         for (; left >= lanes; left -= lanes) {
+            __builtin_prefetch(next);
             multiply(x, g, [](const float* p) { return load(p); });
             for (int r = 0; r < Rows; ++r) x[r] += lanes;
             g += lanes;
+            next += lanes;
         }
         if (left) multiply(x, g, [left](const float* p) { return load_first(p, left); });
     }
-    for (int r = 0; r < Rows; ++r) {
-        vec row[dot_filters] = {};
-        for (int f = 0; f < Filters; ++f) row[f] = acc[r][f];
-        const vec sums = lane_sums(row);
-        for (int f = 0; f < Filters; ++f) t.target[t.target_row[r] + f] += sums[f * (lanes / dot_filters)];
-    }
+    add_sums<Rows>(acc, t.target, t.target_row);
 }
+
+// The tile function for each height 1..Rows, at [width - 1][height - 1].
+using TileFunction = void (*)(const Tile&);
 
 using OuterWidths = std::make_integer_sequence<int, block_vectors>;
 using DotWidths = std::make_integer_sequence<int, dot_filters>;
@@ -162,27 +190,30 @@ TileFunction dot_of_height(int rows, std::integer_sequence<int, R...>) {
 template <int... V>
 TileFunction outer_of(int vectors, int rows, std::integer_sequence<int, V...>) {
     using Heights = std::make_integer_sequence<int, outer_rows>;
-    TileFunction (*const table[])(int, Heights) = {outer_of_height<V + 1>...};
+    static constexpr TileFunction (*table[])(int, Heights) = {outer_of_height<V + 1>...};
     return table[vectors - 1](rows, Heights());
 }
 template <int... F>
 TileFunction dot_of(int filters, int rows, std::integer_sequence<int, F...>) {
     using Heights = std::make_integer_sequence<int, dot_rows>;
-    TileFunction (*const table[])(int, Heights) = {dot_of_height<F + 1>...};
+    static constexpr TileFunction (*table[])(int, Heights) = {dot_of_height<F + 1>...};
     return table[filters - 1](rows, Heights());
 }
 
 // ---- one unit of work ----------------------------------------------------------------------------------------------
 
 // The panel [product][vectors * lanes] of `filters` filters' gradients; missing filters read as 0.
-inline void pack_panel(const float* grads, int64_t stride, int64_t filters, int vectors, int64_t products, float* panel) {
+inline void pack_panel(const float* grads, int64_t stride, int64_t filters, int vectors, int64_t first, int64_t products,
+                       float* panel) {
     const int64_t width = static_cast<int64_t>(vectors) * lanes;
-    for (int64_t p = 0; p < products; p += lanes) {
-        const int n = static_cast<int>(std::min<int64_t>(lanes, products - p));
-        for (int64_t k = 0; k < width; k += lanes) {
+    for (int64_t k = 0; k < width; k += lanes) {
+        for (int64_t p = 0; p < products; p += lanes) {
+            const int n = static_cast<int>(std::min<int64_t>(lanes, products - p));
+            const int64_t ahead = std::min(prefetch_products, stride - 1 - (first + p));
             vec block[lanes];
             for (int r = 0; r < lanes; ++r) {
-                const float* row = grads + (k + r) * stride + p;
+                const float* row = grads + (k + r) * stride + first + p;
+                if (k + r < filters) __builtin_prefetch(row + ahead);
                 block[r] = k + r >= filters ? zero() : n == lanes ? load(row) : load_first(row, n);
             }
             transpose(block);
@@ -235,7 +266,7 @@ inline void clear(const ConvShape& s, const Unit& unit) {
 
 // Adds a chunk's products for the filter rows `us`, all of which see the same output rows: their runs are the same.
 inline void add_chunk(const ConvShape& s, const Unit& unit, bool dot, const float* images, const float* grads, Range us,
-                      const std::vector<Run>* runs) {
+                      int64_t ahead, const std::vector<Run>* runs) {
     const int64_t rows = unit.channels.size() * us.size();
     const int64_t max_rows = dot ? dot_rows : outer_rows;
     const int64_t height = ceil_div(rows, ceil_div(rows, max_rows));  // tiles of equal height, or nearly
@@ -251,15 +282,22 @@ inline void add_chunk(const ConvShape& s, const Unit& unit, bool dot, const floa
             result_row[r] = tap_row * s.filter_w * s.filters;
         }
         for (int64_t k = 0; k < unit.filters.size(); k += width) {
-            Tile tile = {nullptr, 0, images, image_row, grads, 0, nullptr, result_row, std::min(width, unit.filters.size() - k)};
+            Tile tile = {nullptr, 0, images, image_row, grads, 0, grads, nullptr, result_row, std::min(width, unit.filters.size() - k)};
             if (dot) {
                 tile.grad_stride = s.out_h * s.out_w * s.batch;
                 tile.grads = grads + (unit.filters.begin + k) * tile.grad_stride;
+            }
+            const float* next = tile.grads;
+            if (dot && k + 2 * dot_filters <= unit.filters.size()) {
+                next = tile.grads + dot_filters * tile.grad_stride;
+            } else if (dot && dot_filters <= unit.filters.size()) {
+                next = grads + unit.filters.begin * tile.grad_stride + ahead;
             }
             const TileFunction multiply = dot ? dot_of(static_cast<int>(tile.filters), tile_rows, DotWidths())
                                               : outer_of(vectors, tile_rows, OuterWidths());
             for (int64_t v = 0; v < s.filter_w; ++v) {
                 if (runs[v].empty()) continue;
+                if (dot) tile.prefetch = next + v % dot_filters * tile.grad_stride;
                 tile.runs = runs[v].data();
                 tile.run_count = static_cast<int64_t>(runs[v].size());
                 tile.target = unit.result + (s.flip ? s.filter_w - 1 - v : v) * s.filters + unit.filters.begin + k;
@@ -277,14 +315,14 @@ inline void run_unit(const ConvShape& s, const Unit& unit, bool dot, const float
     if (unit.products.size() == 0) return;
     const int64_t filter_stride = s.out_h * s.out_w * s.batch, row_products = s.out_w * s.batch;
     const int vectors = static_cast<int>(ceil_div(unit.filters.size(), lanes));
-    const int64_t chunks = ceil_div(unit.products.size(), chunk_products);
+    const int64_t chunks = ceil_div(unit.products.size(), dot ? dot_products : outer_products);
     const int64_t step = ceil_div(ceil_div(unit.products.size(), chunks), lanes) * lanes;
     for (int64_t p = unit.products.begin; p < unit.products.end; p += step) {
         const Range chunk = {p, std::min(p + step, unit.products.end)};
         const float* g = grads + p;
         if (!dot) {
             float* panel = scratch<PanelTag>(step * vectors * lanes);
-            pack_panel(grads + unit.filters.begin * filter_stride + p, filter_stride, unit.filters.size(), vectors,
+            pack_panel(grads + unit.filters.begin * filter_stride, filter_stride, unit.filters.size(), vectors, p,
                        chunk.size(), panel);
             g = panel;
         }
@@ -303,7 +341,7 @@ inline void run_unit(const ConvShape& s, const Unit& unit, bool dot, const float
                 runs[v].clear();
                 find_runs(s, rows, v, chunk, runs[v]);
             }
-            add_chunk(s, unit, dot, images, g, us, runs.data());
+            add_chunk(s, unit, dot, images, g, us, chunk.end < unit.products.end ? step : 0, runs.data());
         }
     }
 }
