@@ -54,7 +54,7 @@ def pool_outputs(image, window, stride, start, ceil_mode):
 
     Parameters
     ----------
-    image, window, stride : int
+    image, window, stride : int or scalar variable
         Sizes along this axis, in pixels.
     start : int
         First pixel of the first window; negative: padding.
@@ -62,15 +62,20 @@ def pool_outputs(image, window, stride, start, ceil_mode):
 
     Returns
     -------
-    int
-        At least 0.
+    int or scalar variable
+        At least 0; always 0 for an image without pixels.
     """
-    if image < 1:
-        return 0
+    room = image - start - window
     if not ceil_mode:
-        return max(0, (image - start + max(0, -start) - window) // stride + 1)
-    hanging = max(1, -((window + start - image) // stride) + 1)
-    return min(hanging, (image - start - 1) // stride + 1)
+        return _at_least(0, (room + max(0, -start)) // stride + 1) * (image > 0)
+    hanging = _at_least(1, -(-room // stride) + 1)
+    beginning_inside = (image - start - 1) // stride + 1
+    return _at_least(0, beginning_inside - _at_least(0, beginning_inside - hanging)) * (image > 0)
+
+
+def _at_least(bound, value):
+    """max(bound, value), in operators that Python's integers and Theano's variables share."""
+    return bound + (value - bound) * (value > bound)
 
 
 def conv_flops(channels, filters, filter_shape, output_shape, batch):
