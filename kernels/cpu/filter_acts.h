@@ -1,11 +1,11 @@
 // FilterActs, the forward convolution: every output is a sum over channels and filter taps (see conv_shape.h). The loop
-// nest, its blocking and what bounds it are in conv_tile.h.
+// nests, their blocking and what bounds them are in conv_batch_lanes.h and conv_filter_lanes.h; conv_tile.h chooses.
 #pragma once
 #include "conv_tile.h"
 
 namespace c01b {
 
-inline void filter_acts(const ConvShape& s, const float* images, const float* filters, float* outputs, int threads) {
+inline Correlation forward_correlation(const ConvShape& s, const float* images, const float* filters, float* outputs) {
     Correlation c;
     c.source = images;
     c.depth = s.channels, c.source_h = s.height, c.source_w = s.width;
@@ -18,7 +18,11 @@ inline void filter_acts(const ConvShape& s, const float* images, const float* fi
     c.depth_stride = s.filter_h * c.row_stride;
     c.rows = forward_axis(s.height, s.out_h, s.filter_h, s.stride_y, s.pad_y, s.flip);
     c.columns = forward_axis(s.width, s.out_w, s.filter_w, s.stride_x, s.pad_x, s.flip);
-    correlate(c, threads);
+    return c;
+}
+
+inline void filter_acts(const ConvShape& s, const float* images, const float* filters, float* outputs, int threads) {
+    correlate(forward_correlation(s, images, filters, outputs), threads);
 }
 
 }  // namespace c01b

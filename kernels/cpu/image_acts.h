@@ -1,13 +1,13 @@
 // ImageActs, the adjoint of FilterActs with respect to the images: output channels become the channels that are summed
 // over, image channels the filters, and every pixel meets the taps of its own stride phase, last tap first (see
-// gradient_axis). The loop nest, its blocking and what bounds it are in conv_tile.h.
+// gradient_axis). The loop nests are in conv_batch_lanes.h and conv_filter_lanes.h; conv_tile.h chooses.
 #pragma once
 #include "conv_tile.h"
 
 namespace c01b {
 
-inline void image_acts(const ConvShape& s, const float* outputs_grad, const float* filters, float* images_grad,
-                       int threads) {
+inline Correlation gradient_correlation(const ConvShape& s, const float* outputs_grad, const float* filters,
+                                        float* images_grad) {
     Correlation c;
     c.source = outputs_grad;
     c.depth = s.filters, c.source_h = s.out_h, c.source_w = s.out_w;
@@ -20,7 +20,12 @@ inline void image_acts(const ConvShape& s, const float* outputs_grad, const floa
     c.filter_stride = s.filter_h * c.row_stride;
     c.rows = gradient_axis(s.out_h, s.height, s.filter_h, s.stride_y, s.pad_y, s.flip);
     c.columns = gradient_axis(s.out_w, s.width, s.filter_w, s.stride_x, s.pad_x, s.flip);
-    correlate(c, threads);
+    return c;
+}
+
+inline void image_acts(const ConvShape& s, const float* outputs_grad, const float* filters, float* images_grad,
+                       int threads) {
+    correlate(gradient_correlation(s, outputs_grad, filters, images_grad), threads);
 }
 
 }  // namespace c01b

@@ -1,0 +1,268 @@
+// The loop nest with filters in the lanes of a vector, for batches too small to fill vectors.
+//
+//     for each item (filter blocks, target rows), shared out to the threads
+//       copy the item's source pixels, transposed, to a panel [group][column][image][row][channel]
+//       for each block of V vectors of filters                                          +-- filter block ---+
+//         for each group of source channels                                          w: | V vectors, 64     |  from L2
+//           for each P pixels that meet the same taps                                   +-------------------+
+//             add up  column span x row span x channels  products              x: P     | P x V registers   |  sums
+//         transpose the block's sums [pixel][filter] to the target              (L1)    +-------------------+
+//
+// A pixel is a target row, a column and an image. The tile is that of conv_batch_lanes.h with the parts exchanged: source
+// pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel group's filter block
+// stays in L2. Pixels of different rows and columns share a tile when they are clipped alike.
+#pragma once
+#include <numeric>
+
+#include "conv_axes.h"
+#include "parallel.h"
+
+namespace c01b {
+
+// to[j * to_step + i] = from[i * from_step + j]
+inline void transpose_into(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to,
+                           int64_t to_step) {
+    const int64_t worthwhile = 3;
+    if (rows < worthwhile || columns < worthwhile) {
+        for (int64_t j = 0; j < columns; ++j)
+            for (int64_t i = 0; i < rows; ++i) to[j * to_step + i] = from[i * from_step + j];
+        return;
+    }
+    for (int64_t i = 0; i < rows; i += lanes)
+        for (int64_t j = 0; j < columns; j += lanes) {
+            const int height = static_cast<int>(std::min<int64_t>(lanes, rows - i));
+            const int width = static_cast<int>(std::min<int64_t>(lanes, columns - j));
+            vec square[lanes] = {};
+            for (int n = 0; n < height; ++n) {
+                const float* row = from + (i + n) * from_step + j;
+                square[n] = width == lanes ? load(row) : load_first(row, width);
+            }
+            transpose(square);
+            for (int n = 0; n < width; ++n) {
+                float* row = to + (j + n) * to_step + i;
+                if (height == lanes) store(row, square[n]);
+                else store_first(row, square[n], height);
+            }
+        }
+}
+
+struct Pixel {
+    const float* source;
+    float* sums;
+};
+
+// Adds the products of P pixels and V vectors of filters to their sums, or sets them.
+template <int P, int V>
+struct FilterTile {
+    static void run(const Pixel* pixel, const float* w, const Products& p, bool add) {
+        vec sum[P][V];
+        const float* x[P];
+#pragma GCC unroll 8
+        for (int m = 0; m < P; ++m) {
+            x[m] = pixel[m].source;
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sum[m][v] = add ? load(pixel[m].sums + v * lanes) : zero();
+        }
+        for (int64_t run = 0; run < p.runs; ++run, w += p.weight_skip) {
+            for (int64_t i = 0; i < p.length; ++i, w += V * lanes) {
+                vec weight[V];
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) weight[v] = load(w + v * lanes);
+#pragma GCC unroll 8
+                for (int m = 0; m < P; ++m)
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; ++v) sum[m][v] += x[m][i] * weight[v];
+            }
+#pragma GCC unroll 8
+            for (int m = 0; m < P; ++m) x[m] += p.length + p.source_skip;
+        }
+#pragma GCC unroll 8
+        for (int m = 0; m < P; ++m)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) store(pixel[m].sums + v * lanes, sum[m][v]);
+    }
+};
+
+struct FilterLanes {
+    int64_t taps, vectors, filter_blocks, groups;
+    int64_t item_rows, chunks, source_column, source_columns;
+    int64_t panel_floats, sums_floats;
+    std::vector<int64_t> rows, columns;  // columns, and the rows of each item, with those that meet the same taps together
+};
+
+inline bool same_taps(Span a, Span b) { return a.tap == b.tap && a.count == b.count; }
+inline void sort_by_taps(const Axis& axis, std::vector<int64_t>& targets, int64_t begin, int64_t end) {
+    std::sort(targets.begin() + begin, targets.begin() + end, [&](int64_t a, int64_t b) {
+        const Span s = axis.span[a], t = axis.span[b];
+        return std::make_tuple(s.tap, s.count, a) < std::make_tuple(t.tap, t.count, b);
+    });
+}
+
+// Rows of an item and chunks of filter blocks: as the threads' shares come out smallest, in units of a twentieth of the
+// products of a row and a filter block; a panel costs about one such unit a source row, its filters two.
+inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
+    const int64_t rows = c.rows.span.size(), columns = c.columns.span.size();
+    const int64_t row_floats = c.depth * l.source_columns * c.batch, panel_limit = 192 * 1024;
+    int64_t best = INT64_MAX;
+    for (int64_t item_rows = rows;; item_rows = block_count(item_rows, 2)) {
+        const int64_t source_rows = widest(c.rows, item_rows);
+        for (int64_t chunks = 1; chunks <= std::min<int64_t>(l.filter_blocks, 4 * threads); ++chunks) {
+            const int64_t rounds = block_count(block_count(rows, item_rows) * chunks, threads);
+            const int64_t cost = rounds * (block_count(l.filter_blocks, chunks) * (20 * item_rows + 2) + source_rows);
+            const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
+            if (!fits || cost >= best) continue;
+            best = cost, l.item_rows = item_rows, l.chunks = chunks;
+            l.panel_floats = source_rows * row_floats;
+        }
+        if (item_rows == 1) break;
+    }
+    l.sums_floats = l.item_rows * columns * c.batch * std::min<int64_t>(tile_vectors, l.vectors) * lanes;
+}
+
+inline FilterLanes plan_filter_lanes(const Correlation& c, int threads) {
+    FilterLanes l;
+    const int64_t columns = c.columns.span.size(), rows = c.rows.span.size();
+    l.taps = c.rows.order.size() * c.columns.order.size();
+    l.vectors = block_count(c.filters, lanes);
+    l.filter_blocks = block_count(l.vectors, tile_vectors);
+    const int64_t block_limit = 96 * 1024;  // floats of a group's filter block, in L2
+    l.groups = std::max<int64_t>(1, block_count(c.depth * l.taps * tile_vectors * lanes, block_limit));
+    l.groups = std::min(l.groups, std::max<int64_t>(1, c.depth));
+    l.source_column = source_begin(c.columns, 0, columns);
+    l.source_columns = source_end(c.columns, 0, columns) - l.source_column;
+    share_out(c, threads, l);
+    l.columns.resize(columns), l.rows.resize(rows);
+    std::iota(l.columns.begin(), l.columns.end(), 0), std::iota(l.rows.begin(), l.rows.end(), 0);
+    sort_by_taps(c.columns, l.columns, 0, columns);
+    for (int64_t row = 0; row < rows; row += l.item_rows)
+        sort_by_taps(c.rows, l.rows, row, std::min(row + l.item_rows, rows));
+    return l;
+}
+
+// The filters of a block and channels [from, end) as [tap column][tap row][channel][filter], `pitch` floats a channel, the
+// last vector padded with zeros.
+inline void pack_filter_vectors(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t count,
+                                int64_t pitch, float* to) {
+    for (int64_t v : c.columns.order)
+        for (int64_t u : c.rows.order) {
+            const float* w = c.weights + u * c.row_stride + v * c.column_stride + filter * c.filter_stride +
+                             from * c.depth_stride;
+            if (c.filter_stride != 1) transpose_into(w, c.filter_stride, count, end - from, to, pitch);
+            for (int64_t d = 0; d < end - from; ++d, to += pitch) {
+                if (c.filter_stride == 1) std::copy_n(w + d * c.depth_stride, count, to);
+                std::fill(to + count, to + pitch, 0.0f);
+            }
+        }
+}
+
+struct FilterVectors {};
+struct PixelPanels {};
+
+// One item: filter blocks [block, block_end) of target rows [row, row_end).
+struct RowsItem {
+    int64_t block, block_end, row, row_end;
+    int64_t source, source_rows;  // the source rows it meets
+};
+
+inline void pack_pixels(const Correlation& c, const FilterLanes& l, const RowsItem& item, float* panel) {
+    const int64_t pixels = l.source_columns * c.batch;
+    for (int64_t group = 0; group < l.groups; ++group) {
+        const int64_t channel = block_begin(c.depth, l.groups, group);
+        const int64_t channels = block_begin(c.depth, l.groups, group + 1) - channel;
+        for (int64_t r = 0; r < item.source_rows; ++r) {
+            const float* from = c.source + ((channel * c.source_h + item.source + r) * c.source_w + l.source_column) * c.batch;
+            transpose_into(from, c.source_h * c.source_w * c.batch, channels, pixels, panel + r * channels,
+                           item.source_rows * channels);
+        }
+        panel += pixels * item.source_rows * channels;
+    }
+}
+
+// The products of one filter block and channel group for the pixels of rows x columns (all clipped alike) and images.
+inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const RowsItem& item, const int64_t* rows,
+                            int64_t row_count, const int64_t* columns, int64_t column_count, const float* panel,
+                            int64_t channels, const float* w, int64_t vectors, float* sums, bool add) {
+    const Span across = c.rows.span[*rows], along = c.columns.span[*columns];
+    const int64_t row_taps = c.rows.order.size(), width = c.columns.span.size(), pitch = vectors * lanes;
+    const int64_t line = item.source_rows * channels;  // of one source column and image
+    const Products p{along.count, across.count * channels, c.batch * line - across.count * channels,
+                     (row_taps - across.count) * channels * pitch};
+    w += (along.tap * row_taps + across.tap) * channels * pitch;
+
+    const int64_t pixels = row_count * column_count * c.batch, tiles = block_count(pixels, tile_rows);
+    int64_t row = 0, column = 0, image = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+        Pixel pixel[tile_rows];
+        const int64_t count = block_begin(pixels, tiles, tile + 1) - block_begin(pixels, tiles, tile);
+        for (int64_t m = 0; m < count; ++m) {
+            const Span down = c.rows.span[rows[row]], right = c.columns.span[columns[column]];
+            const int64_t at = ((right.source - l.source_column) * c.batch + image) * line + (down.source - item.source) * channels;
+            pixel[m] = {panel + at, sums + (((rows[row] - item.row) * width + columns[column]) * c.batch + image) * pitch};
+            if (++image == c.batch) image = 0, ++column;
+            if (column == column_count) column = 0, ++row;
+        }
+        Tiles<FilterTile>::get(count, vectors)(pixel, w, p, add);
+    }
+}
+
+// Where the targets that meet the same taps as list[begin] end.
+inline int64_t alike_end(const Axis& axis, const std::vector<int64_t>& list, int64_t begin, int64_t end) {
+    int64_t i = begin + 1;
+    while (i < end && same_taps(axis.span[list[i]], axis.span[list[begin]])) ++i;
+    return i;
+}
+
+inline void correlate_rows(const Correlation& c, const FilterLanes& l, const RowsItem& item, const float* packed,
+                           float* panel, float* sums) {
+    const int64_t rows = c.rows.span.size(), columns = c.columns.span.size(), pixels = columns * c.batch;
+    pack_pixels(c, l, item, panel);
+    for (int64_t block = item.block; block < item.block_end; ++block) {
+        const int64_t vector = block_begin(l.vectors, l.filter_blocks, block);
+        const int64_t vectors = block_begin(l.vectors, l.filter_blocks, block + 1) - vector, pitch = vectors * lanes;
+        for (int64_t group = 0; group < l.groups; ++group) {
+            const int64_t channel = block_begin(c.depth, l.groups, group);
+            const int64_t channels = block_begin(c.depth, l.groups, group + 1) - channel;
+            const float* x = panel + channel * l.source_columns * c.batch * item.source_rows;
+            const float* w = packed + (vector * lanes * c.depth + channel * pitch) * l.taps;
+            for (int64_t i = item.row, i_end; i < item.row_end; i = i_end) {
+                i_end = alike_end(c.rows, l.rows, i, item.row_end);
+                for (int64_t j = 0, j_end; j < columns; j = j_end) {
+                    j_end = alike_end(c.columns, l.columns, j, columns);
+                    multiply_pixels(c, l, item, &l.rows[i], i_end - i, &l.columns[j], j_end - j, x, channels, w, vectors,
+                                    sums, group > 0);
+                }
+            }
+        }
+        const int64_t filter = vector * lanes, count = std::min(pitch, c.filters - filter);
+        transpose_into(sums, pitch, (item.row_end - item.row) * pixels, count,
+                       c.target + (filter * rows + item.row) * pixels, rows * pixels);
+    }
+}
+
+inline void correlate_filter_lanes(const Correlation& c, int threads) {
+    const FilterLanes l = plan_filter_lanes(c, threads);
+    float* packed = scratch<FilterVectors>(c.depth * l.taps * l.vectors * lanes);
+    parallel_for(l.groups * l.filter_blocks, threads, [&](int64_t i, int) {
+        const int64_t group = i / l.filter_blocks, block = i % l.filter_blocks;
+        const int64_t from = block_begin(c.depth, l.groups, group), end = block_begin(c.depth, l.groups, group + 1);
+        const int64_t vector = block_begin(l.vectors, l.filter_blocks, block);
+        const int64_t pitch = (block_begin(l.vectors, l.filter_blocks, block + 1) - vector) * lanes;
+        pack_filter_vectors(c, from, end, vector * lanes, std::min(pitch, c.filters - vector * lanes), pitch,
+                            packed + (vector * lanes * c.depth + from * pitch) * l.taps);
+    });
+    const int64_t share = l.panel_floats + l.sums_floats, rows = c.rows.span.size();
+    float* work = scratch<PixelPanels>(share * threads);
+    const int64_t row_items = block_count(rows, l.item_rows);
+    parallel_for(l.chunks * row_items, threads, [&](int64_t i, int thread) {
+        RowsItem item;
+        item.block = block_begin(l.filter_blocks, l.chunks, i / row_items);
+        item.block_end = block_begin(l.filter_blocks, l.chunks, i / row_items + 1);
+        item.row = i % row_items * l.item_rows;
+        item.row_end = std::min(item.row + l.item_rows, rows);
+        item.source = source_begin(c.rows, item.row, item.row_end);
+        item.source_rows = source_end(c.rows, item.row, item.row_end) - item.source;
+        correlate_rows(c, l, item, packed, work + thread * share, work + thread * share + l.panel_floats);
+    });
+}
+
+}  // namespace c01b
