@@ -66,9 +66,12 @@ def as_pad(value):
     return tuple(_within("pad", as_pair("pad", axis, 0)) for axis in axes)
 
 
-def _short(pair):
-    """(2, 2) as 2, for printing."""
-    return _short(pair[0]) if isinstance(pair, tuple) and pair[0] == pair[1] else pair
+def _short(value):
+    """For printing: (2, 2) as 2, ((1, 1), (2, 3)) as (1, (2, 3))."""
+    if not isinstance(value, tuple):
+        return value
+    first, second = map(_short, value)
+    return first if first == second and not isinstance(first, tuple) else (first, second)
 
 
 def _shape_input(op, value):
