@@ -1,0 +1,12 @@
+"""The c01b ops: Theano Op classes, each with a numpy reference and a C++ kernel.
+
+Images are (channel, row, column, batch), filters (channel, row, column, filter), all contiguous float32; the batch is the
+axis along which the kernels' vectors lie.
+"""
+from .contiguous import gpu_contiguous
+from .conv import FilterActs, ImageActs, WeightActs
+from .pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad, max_pool_c01b
+from .relayout import ToBC01, ToC01B, to_bc01, to_c01b
+
+__all__ = ["FilterActs", "ImageActs", "MaxPool", "MaxPoolGrad", "MaxPoolGradGrad", "ToBC01", "ToC01B", "WeightActs",
+           "gpu_contiguous", "max_pool_c01b", "to_bc01", "to_c01b"]

@@ -1,0 +1,25 @@
+"""The settings, as Theano flags: THEANO_FLAGS=layoutopt.batch=32,... or a [layoutopt] section of .theanorc."""
+import theano
+from theano.configparser import AddConfigVar, EnumStr, IntParam, StrParam
+
+from layoutopt.kernels.base import SIMD_LANES
+from layoutopt.rewrites.constraints import CONSTRAINTS
+
+_FLAGS = (
+    ("constraints",
+     "What a convolution or pooling must fulfil: 'layoutopt', what the kernels can do, or 'cuda_convnet', the original set.",
+     EnumStr("layoutopt", *sorted(set(CONSTRAINTS) - {"layoutopt"}))),
+    ("batch", "Images in a minibatch, for predicting costs, where the graph does not say.", IntParam(128, lambda n: n > 0)),
+    ("simd", "Vectors of the CPU kernels: what the compiler finds on this machine, or a narrower kind.",
+     EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
+    ("report", "File to which a report on every compiled function with a convolution or pooling is appended; '-': stderr.",
+     StrParam("")),
+)
+
+
+def register():
+    """Make the flags known to Theano; a second call does nothing."""
+    if hasattr(theano.config, "layoutopt"):
+        return
+    for name, doc, parameter in _FLAGS:
+        AddConfigVar("layoutopt." + name, doc, parameter, in_c_key=False)

@@ -1,0 +1,11 @@
+"""The compiler: what qualifies, what carries a layout, where it should change, and the rewriting.
+
+In the order of a graph's way through:
+
+`sites`, `constraints`   which nodes may become c01b ops, and why the others may not
+`carriers`               which ops between them can work in either layout
+`shapes`, `cost`         what each version and each conversion takes, in seconds
+`region`, `plan`         the planning problem, and its exact solution
+`apply`                  the rewriting
+`record`                 what was done, for reports
+"""

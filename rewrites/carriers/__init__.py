@@ -1,0 +1,9 @@
+"""What carries the layout: one rule per op family, all in one table.
+
+A rule takes a node and the `Shapes` of its graph and returns the node's `Choice`, or None where it does not apply. Files
+register their rules with `@carries(OpClass, ...)`; the planner asks `choice_of`.
+"""
+from .registry import carries, carriers, choice_of
+from . import contiguity, dimshuffle, elemwise, matrix_product, reduction, reshape, shape  # noqa: F401  (they register)
+
+__all__ = ["carries", "carriers", "choice_of"]

@@ -1,0 +1,54 @@
+"""Reshapes that leave the first axis alone, flatten(2) above all: in c01b they reshape what precedes the batch."""
+import numpy as np
+from theano.tensor import Constant, Reshape, as_tensor_variable, join
+from theano.tensor.opt import MakeVector
+
+from ..layout import rotate
+from ..shapes import PROVEN
+from ..versions import BC01, C01B, Choice, Version, as_written
+from .registry import carries
+
+
+def rotated_shape(shape, ndim):
+    """The vector `shape` of a BC01 value in the order of its C01B axes."""
+    if isinstance(shape, Constant):
+        return as_tensor_variable(shape.data[list(rotate(range(ndim)))])
+    if shape.owner is not None and isinstance(shape.owner.op, MakeVector):
+        return shape.owner.op(*rotate(shape.owner.inputs))
+    return join(0, shape[1:], shape[:1])
+
+
+def _elements(shape):
+    """The scalars, numbers or variables, that a shape vector is made of, or None."""
+    if isinstance(shape, Constant):
+        return [int(size) for size in shape.data]
+    if shape.owner is not None and isinstance(shape.owner.op, MakeVector):
+        return [int(x.data) if isinstance(x, Constant) else x for x in shape.owner.inputs]
+    return None
+
+
+def keeps_first_axis(node, shapes):
+    """Whether a Reshape provably leaves the size of axis 0 as it is."""
+    x, out = node.inputs[0], node.outputs[0]
+    before = shapes.axis_origin(x, 0)
+    elements = _elements(node.inputs[1])
+    if elements is not None and elements[0] != -1:
+        after = elements[0] if isinstance(elements[0], int) else shapes.origin(elements[0])
+        return before is not None and before == after
+    if elements is not None:  # (-1, ...): all else must be the same number of elements
+        rest = shapes.sizes(x, PROVEN)[1:]
+        return None not in rest and all(isinstance(e, int) for e in elements) and np.prod(rest) == np.prod(elements[1:])
+    return before is not None and before == shapes.axis_origin(out, 0)
+
+
+@carries(Reshape)
+def reshape(node, shapes):
+    """Row-major order within an image is the same before and after; so is the batch, if its size provably is."""
+    ndim = node.outputs[0].ndim
+    if node.inputs[0].ndim < 2 or ndim < 2 or not keeps_first_axis(node, shapes):
+        return None
+
+    def build(node, inputs, layouts):
+        return [Reshape(ndim)(inputs[0], rotated_shape(inputs[1], ndim))]
+
+    return Choice(as_written(node), Version((C01B, BC01), (C01B,), build=build))

@@ -1,0 +1,173 @@
+"""Where should the layout change? An exact minimum cut.
+
+Every node with two versions is a vertex; the source side of the cut is bc01, the sink side c01b. What a node costs in
+either version hangs on the terminals. A value that is used in the layout it was not produced in is converted once, however
+many use it: for a value of producer p and conversion cost c,
+
+    p --c--> a --inf--> u      for every user u that needs c01b when it is c01b itself,
+    u --inf--> b --c--> p      for every user u that needs bc01 when it is bc01 itself,
+
+so that exactly one edge of cost c is cut when p and at least one user differ. By the theorem of Ford and Fulkerson (1956)
+the cut is a proof of its own optimality: a flow of the same value exists. `solve` checks that they are equal.
+
+This file knows nothing of Theano; tests hold it against brute force on random problems.
+"""
+from typing import List, NamedTuple, Optional, Tuple
+
+import networkx as nx
+from networkx.algorithms.flow import preflow_push
+
+from .layout import BC01, C01B, EITHER
+from .versions import Choice
+
+SOURCE, SINK = "bc01", "c01b"
+# Capacities are whole picoseconds, so that the flow is exact and the proof an equality.
+TICKS_PER_SECOND = 10 ** 12
+
+
+class Value(NamedTuple):
+    """A value that flows between nodes.
+
+    producer : (node, output), or None for inputs of the graph, which are in bc01.
+    users : (node, input) pairs.
+    seconds : cost of converting the value once.
+    wanted : the value is an output of the graph, which must be in bc01.
+    """
+
+    producer: Optional[Tuple[int, int]]
+    users: Tuple[Tuple[int, int], ...]
+    seconds: float
+    wanted: bool = False
+
+
+class Problem(NamedTuple):
+    """Nodes, in topological order, and the values between them."""
+
+    choices: List[Choice]
+    values: List[Value]
+
+
+class Plan(NamedTuple):
+    """A layout for every node.
+
+    seconds : predicted cost of the plan.
+    bound : value of the flow, which no assignment can beat.
+    unchanged : cost of leaving everything in bc01.
+    """
+
+    layouts: List[str]
+    seconds: float
+    bound: float
+    unchanged: float
+
+    @property
+    def pays(self):
+        return self.seconds < self.unchanged
+
+
+def given(problem, value, layouts):
+    """The layout in which `value` is produced under this assignment."""
+    if value.producer is None:
+        return BC01
+    node, output = value.producer
+    return problem.choices[node].version(layouts[node]).gives[output]
+
+
+def needed(problem, value, layouts):
+    """The layouts in which `value` is needed under this assignment."""
+    needs = {problem.choices[node].version(layouts[node]).needs[index] for node, index in value.users}
+    if value.wanted:
+        needs.add(BC01)
+    return needs - {EITHER}
+
+
+def ticks(seconds):
+    return int(round(seconds * TICKS_PER_SECOND))
+
+
+def cost(problem, layouts):
+    """What an assignment costs, by definition, in ticks: the nodes' versions and one conversion per mismatched value."""
+    nodes = sum(ticks(choice.version(layout).seconds) for choice, layout in zip(problem.choices, layouts))
+    conversions = sum(ticks(value.seconds) for value in problem.values
+                      if needed(problem, value, layouts) - {given(problem, value, layouts)})
+    return nodes + conversions
+
+
+def solve(problem):
+    """The cheapest assignment of layouts; of several, the one with the fewest nodes in c01b.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    AssertionError
+        If cut and flow differ: a defect of this file.
+    """
+    network, constant = _network(problem)
+    unchanged = cost(problem, [BC01] * len(problem.choices))
+    if network.number_of_edges() == 0 or not network.has_node(SINK):
+        seconds = unchanged / TICKS_PER_SECOND
+        return Plan([BC01] * len(problem.choices), seconds, seconds, seconds)
+    flow, (_, c01b) = nx.minimum_cut(network, SOURCE, SINK, flow_func=preflow_push)
+    layouts = [C01B if node in c01b else BC01 for node in range(len(problem.choices))]
+    planned = cost(problem, layouts)
+    assert planned == flow + constant, "cut %d and flow %d + %d differ" % (planned, flow, constant)
+    return Plan(layouts, planned / TICKS_PER_SECOND, (flow + constant) / TICKS_PER_SECOND, unchanged / TICKS_PER_SECOND)
+
+
+def _network(problem):
+    """The flow network, and the cost in ticks that every assignment pays."""
+    network = nx.DiGraph()
+    network.add_nodes_from((SOURCE, SINK))
+    constant = 0
+    for node, choice in enumerate(problem.choices):
+        bc01 = ticks(choice.bc01.seconds)
+        if choice.c01b is None:
+            constant += bc01
+            continue
+        c01b = ticks(choice.c01b.seconds)
+        shared = min(bc01, c01b)
+        constant += shared
+        network.add_edge(SOURCE, node, capacity=c01b - shared)
+        network.add_edge(node, SINK, capacity=bc01 - shared)
+    for index, value in enumerate(problem.values):
+        _add_value(network, problem, index, value)
+    return network, constant
+
+
+def _add_value(network, problem, index, value):
+    """The two gadgets of a value (module docstring). Vertices: 'a' converts to c01b, 'b' to bc01."""
+    producer = _producer_vertex(problem, value)
+    wants_c01b, wants_bc01 = set(), {SOURCE} if value.wanted else set()
+    for node, which in value.users:
+        choice = problem.choices[node]
+        bc01 = choice.bc01.needs[which]
+        c01b = choice.c01b.needs[which] if choice.c01b else None
+        assert (bc01, c01b) not in ((EITHER, BC01), (C01B, BC01), (C01B, EITHER)), (bc01, c01b)
+        if c01b == C01B:
+            wants_c01b.add(node)
+        if bc01 == BC01:
+            wants_bc01.add(SOURCE if c01b in (BC01, None) else node)
+    capacity = ticks(value.seconds)
+    if wants_c01b - {producer}:
+        network.add_edge(producer, ("a", index), capacity=capacity)
+        network.add_edges_from((("a", index), user) for user in wants_c01b)
+    if producer != SOURCE and wants_bc01:
+        network.add_edge(("b", index), producer, capacity=capacity)
+        network.add_edges_from((user, ("b", index)) for user in wants_bc01)
+
+
+def _producer_vertex(problem, value):
+    """The vertex whose side is the layout in which the value is produced."""
+    if value.producer is None:
+        return SOURCE
+    node, output = value.producer
+    choice = problem.choices[node]
+    assert choice.bc01.gives[output] == BC01
+    return node if choice.c01b and choice.c01b.gives[output] == C01B else SOURCE

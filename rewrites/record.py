@@ -1,0 +1,176 @@
+"""What was decided about a graph and what it cost: plain data, taken before and after the rewrite."""
+import os
+from typing import List, NamedTuple, Optional
+
+from theano.compile import SharedVariable
+from theano.tensor.elemwise import DimShuffle
+from theano.tensor.extra_ops import CpuContiguous
+
+from layoutopt.kernels.relayout import ToBC01, ToC01B
+
+from .layout import BC01, C01B
+from .sites import C01B_OPS
+
+
+class SiteRecord(NamedTuple):
+    """A convolution or pooling: what it was, what became of it and why.
+
+    place : file and line of the program, or ''.
+    sizes : its sizes in words, '?' where unknown.
+    layout : 'bc01' or 'c01b', as it runs now.
+    op : the op that runs.
+    reason : the verdict, or why a qualifying site stays.
+    bc01_seconds, c01b_seconds : predictions; None where there is no such version.
+    """
+
+    kind: str
+    place: str
+    sizes: str
+    layout: str
+    op: str
+    reason: str
+    bc01_seconds: float
+    c01b_seconds: Optional[float]
+
+
+class ConversionRecord(NamedTuple):
+    """A conversion that is left.
+
+    value : what is converted, by name or by the op that produces it.
+    to : 'bc01' or 'c01b'.
+    bytes : size of the value, estimated where it is not known.
+    produced_by, needed_by : the two sides that force it.
+    """
+
+    value: str
+    to: str
+    bytes: int
+    produced_by: str
+    needed_by: str
+
+
+class Record(NamedTuple):
+    """What the optimizer did to one graph.
+
+    conversions_before : the program's own, data-moving dimshuffles included.
+    unchanged_seconds, planned_seconds, bound_seconds : predicted cost of the region as it was, as it is, and the lower
+        bound that the flow proves.
+    applied : False where the plan was not cheaper and the graph was left alone.
+    """
+
+    sites: List[SiteRecord]
+    conversions: List[ConversionRecord]
+    conversions_before: int
+    unchanged_seconds: float
+    planned_seconds: float
+    bound_seconds: float
+    applied: bool
+
+
+def record(fgraph, region, plan, replaced, shapes, conversions_before):
+    """The record of one run, of the graph as it is after `replaced` = `apply_plan(...)`.
+
+    Parameters
+    ----------
+    replaced : list of (old node, new outputs), or None if the plan was not carried out.
+    conversions_before : int
+        `len(conversions(...))` of the graph as it was.
+    """
+    now_c01b = {old: new for old, new in replaced or ()}
+    sites = [_site_record(site, now_c01b.get(site.node), plan) for site in region.sites]
+    return Record(sites, conversions(fgraph, shapes), conversions_before, plan.unchanged, plan.seconds, plan.bound,
+                  replaced is not None)
+
+
+def _site_record(site, new_outputs, plan):
+    node, c01b = site.node, site.choice.c01b
+    place = place_of(node.outputs[0])
+    own = type(node.op) in C01B_OPS
+    layout = C01B if own or new_outputs is not None else BC01
+    op = type(new_outputs[0].owner.op if new_outputs is not None else node.op).__name__
+    reason = site.verdict.reason
+    if site.verdict.qualifies and layout == BC01:
+        reason = "qualifies, but does not pay here: %s as it is, %s in c01b, conversions not counted" % (
+            milliseconds(site.choice.bc01.seconds), milliseconds(c01b.seconds))
+    return SiteRecord(site.kind, place, sizes_of(site.facts), layout, op, reason, site.choice.bc01.seconds,
+                      None if c01b is None else c01b.seconds)
+
+
+def milliseconds(seconds):
+    return "%.3g ms" % (1e3 * seconds)
+
+
+def place_of(variable):
+    """'file:line' of the program's statement that made a variable, from Theano's trace; '' if it kept none."""
+    for trace in getattr(variable.tag, "trace", None) or ():
+        frames = [frame for frame in trace if frame]
+        if frames:
+            path, line = frames[-1][:2]
+            return "%s:%d" % (os.path.basename(path), line)
+    return ""
+
+
+def sizes_of(facts):
+    """'500 x 32 x 12 x 12 images, 64 filters 5 x 5, pad 0, stride 1' and the like."""
+    def show(value):
+        if value is None:
+            return "?"
+        if isinstance(value, tuple):
+            return show(value[0]) if len(set(value)) == 1 else " x ".join(show(v) for v in value)
+        return str(value)
+
+    def pair(value):
+        return "? x ?" if value is None else " x ".join(map(str, value))
+
+    if not facts:
+        return ""
+    words = ["%s x %s x %s images" % (show(facts["batch"]), show(facts["channels"]), pair(facts["image"]))]
+    if "filters" in facts:
+        words.append("%s filters %s" % (show(facts["filters"]), pair(facts["filter"])))
+        words.append("pad %s" % (show(facts["pads"]) if facts["pads"] else facts["border_mode"]))
+    else:
+        words.append("window %s" % pair(facts["window"]))
+        words.append("pad %s" % show(facts["pad"]))
+    return ", ".join(words + ["stride %s" % show(facts["stride"])])
+
+
+def conversions(fgraph, shapes):
+    """The `ConversionRecord` of every conversion in a graph: ours, and the program's own contiguous dimshuffles."""
+    return [_conversion(node, shapes) for node in fgraph.toposort() if _converts(node)]
+
+
+def _converts(node):
+    """Whether a node moves a value of rank 3 and up, or a matrix by our op, between the layouts."""
+    if isinstance(node.op, (ToC01B, ToBC01)):
+        return True
+    source = node.inputs[0].owner if isinstance(node.op, CpuContiguous) else None
+    return source is not None and isinstance(source.op, DimShuffle) and _direction(source) is not None
+
+
+def _direction(node):
+    """The layout into which a conversion, or a dimshuffle of its pattern, turns its operand; None for other patterns."""
+    if isinstance(node.op, ToC01B):
+        return C01B
+    if isinstance(node.op, ToBC01):
+        return BC01
+    order = tuple(node.op.new_order)
+    ndim = len(order)
+    if ndim < 3 or "x" in order:
+        return None
+    return {tuple(range(1, ndim)) + (0,): C01B, (ndim - 1,) + tuple(range(ndim - 1)): BC01}.get(order)
+
+
+def _conversion(node, shapes):
+    shuffle = node.inputs[0].owner if isinstance(node.op, CpuContiguous) else node
+    value = shuffle.inputs[0]
+    users = sorted({"an output" if client == "output" else type(client.op).__name__ for client, _ in node.outputs[0].clients})
+    return ConversionRecord(value.name or _producer(value), _direction(shuffle), shapes.bytes(value), _producer(value),
+                            ", ".join(users))
+
+
+def _producer(variable):
+    if variable.owner is None:
+        return "shared variable" if isinstance(variable, SharedVariable) else "input"
+    op = variable.owner.op
+    scalar_op = getattr(op, "scalar_op", None)
+    return type(op).__name__ + (" %s" % scalar_op if scalar_op is not None else "")
