@@ -117,21 +117,21 @@ struct OuterTile {
 };
 
 struct DotTile {
-    static constexpr int max_rows = vector_registers == 32 ? 6 : 2, max_columns = 4;
+    static constexpr int max_rows = vector_registers == 32 ? 6 : 3, max_columns = 4;
     static constexpr int64_t chunk = 192 * lanes;
 
     template <int Rows, int Filters>
     static void multiply(const Tile& t) {
         vec acc[Rows][Filters] = {};
         const auto multiply_vectors = [&](const float* const(&x)[Rows], const float* g, auto load_some) {
-            vec gv[Filters];
+            vec xv[Rows];
 #pragma GCC unroll 8
-            for (int f = 0; f < Filters; ++f) gv[f] = load_some(g + f * t.filter_stride);
+            for (int r = 0; r < Rows; ++r) xv[r] = held(load_some(x[r]));
 #pragma GCC unroll 8
-            for (int r = 0; r < Rows; ++r) {
-                const vec xv = held(load_some(x[r]));
+            for (int f = 0; f < Filters; ++f) {
+                const vec gv = held(load_some(g + f * t.filter_stride));
 #pragma GCC unroll 8
-                for (int f = 0; f < Filters; ++f) acc[r][f] += xv * gv[f];
+                for (int r = 0; r < Rows; ++r) acc[r][f] += xv[r] * gv;
             }
         };
         for (int64_t i = 0; i < t.run_count; ++i) {
@@ -301,11 +301,39 @@ private:
             }
             Tile tile = {};
             tile.images = images;
+            if (dot && tile_rows > 1 && filters * s.filter_w >= 64 && aliases(image_row[1] - image_row[0])) {
+                tile.images = copy_rows(runs, image_row, tile_rows);
+            }
             tile.image_row = image_row;
             tile.filter_stride = filter_stride();
             tile.result_row = result_row;
             add_tiles(tile, tile_rows, runs, chunk);
         }
+    }
+
+    // Are addresses this far apart in the same set of the L1 cache, or nearly? Of ten streams it keeps eight.
+    static bool aliases(int64_t floats) {
+        constexpr int64_t set_period = 4096 / sizeof(float), near = 32;
+        return (floats + near) % set_period < 2 * near;
+    }
+
+    // Copies what the runs read of some rows to where they do not alias, and moves the rows' origins there.
+    const float* copy_rows(const std::vector<std::vector<Run>>& runs, int64_t* image_row, int64_t rows) const {
+        struct Rows;
+        Range window = {INT64_MAX, INT64_MIN};
+        for (int64_t v = 0; v < s.filter_w; ++v) {
+            if (runs[v].empty()) continue;
+            window.begin = std::min(window.begin, runs[v].front().image);
+            window.end = std::max(window.end, runs[v].back().image + runs[v].back().length);
+        }
+        if (window.begin > window.end) return images;
+        const int64_t pitch = ceil_div(window.size(), 1024) * 1024 + 80;
+        float* copy = scratch<Rows>(rows * pitch);
+        for (int64_t r = 0; r < rows; ++r) {
+            std::copy_n(images + (image_row[r] + window.begin), window.size(), copy + r * pitch);
+            image_row[r] = r * pitch - window.begin;
+        }
+        return copy;
     }
 
     // All filters and filter columns of some rows: one outer tile, or a dot tile at each 4 filters.
@@ -351,7 +379,8 @@ struct Plan {
     int64_t blocks, parts, slices;  // so many each: a unit of work is one of each
 };
 
-// What a unit costs, in FMAs of vectors. The constants are measured: what a run, a chunk and a panel cost besides.
+// What a unit costs, in FMAs of vectors. The constants are measured: what a run, a chunk and a panel cost besides, and
+// how much slower than an outer tile's a dot tile's FMAs are.
 inline double unit_cost(const ConvShape& s, const Plan& plan) {
     const double filters = static_cast<double>(std::min(plan.filters_a_block, s.filters));
     const double taps = static_cast<double>(plan.channels_a_part * s.filter_h * s.filter_w);
@@ -362,7 +391,8 @@ inline double unit_cost(const ConvShape& s, const Plan& plan) {
     }
     const double run = static_cast<double>((s.stride_x == 1 ? s.out_w : 1) * s.batch);
     const double chunks = static_cast<double>(ceil_div(plan.products_a_slice, DotTile::chunk));
-    return filters * taps * 1.05 * (products / run * (std::ceil(run / lanes) + 0.4) + 2.5 * chunks);
+    constexpr double slower = vector_registers == 32 ? 1.05 : 1.5;
+    return slower * filters * taps * (products / run * (std::ceil(run / lanes) + 0.4) + 2.5 * chunks);
 }
 
 // The plan whose busiest thread has least to do. products_a_slice 0: slices are ours to choose.
