@@ -74,9 +74,13 @@ def _short(value):
     return first if first == second and not isinstance(first, tuple) else (first, second)
 
 
-def _shape_input(op, value):
-    """The optional input output_shape, in a list; int64 whatever its dtype, so that no dtype costs a compilation."""
-    return [] if value is None else [cast(as_output_shape(op, value), "int64")]
+def _as_int64_shape(op, value):
+    """An output_shape of any integer dtype as int64, so that no dtype costs a compilation."""
+    return cast(as_output_shape(op, value), "int64")
+
+
+def _optional_shape(op, value):
+    return [] if value is None else [_as_int64_shape(op, value)]
 
 
 def _gradients(inputs, gradients):
@@ -256,7 +260,7 @@ class FilterActs(_ConvOp):
     def make_node(self, images, filters, output_shape=None):
         images, filters = as_c01b(self, "images", images), as_c01b(self, "filters", filters)
         pattern = (filters.broadcastable[3], False, False, images.broadcastable[3])
-        return Apply(self, [images, filters] + _shape_input(self, output_shape), [TensorType("float32", pattern)()])
+        return Apply(self, [images, filters] + _optional_shape(self, output_shape), [TensorType("float32", pattern)()])
 
     def _compute(self, images, filters, shape=None):
         self._check_equal("channels", images.shape[0], "images", filters.shape[0], "filters")
@@ -329,7 +333,7 @@ class ImageActs(_ConvOp):
             raise ValueError("ImageActs: output_shape is needed with stride %s: several image sizes give the same "
                              "outputs" % (_short(self.stride),))
         pattern = (filters.broadcastable[0], False, False, hid.broadcastable[3])
-        return Apply(self, [hid, filters] + _shape_input(self, output_shape), [TensorType("float32", pattern)()])
+        return Apply(self, [hid, filters] + _optional_shape(self, output_shape), [TensorType("float32", pattern)()])
 
     def _image_shape(self, hid_shape, filter_shape):
         return tuple(hid_shape[a] + filter_shape[a] - 1 - sum(pad) for a, pad in enumerate(self.pads(filter_shape)))
@@ -414,7 +418,7 @@ class WeightActs(_ConvOp):
         images, hid = as_c01b(self, "images", images), as_c01b(self, "hid", hid)
         pattern = (images.broadcastable[0], False, False, hid.broadcastable[0])
         patterns = [pattern] + ([(False,) + pattern] if self.partial_sum else [])
-        return Apply(self, [images, hid] + _shape_input(self, output_shape),
+        return Apply(self, [images, hid, _as_int64_shape(self, output_shape)],
                      [TensorType("float32", pattern)() for pattern in patterns])
 
     def _compute(self, images, hid, shape):

@@ -91,7 +91,9 @@ def check_exactly(c, draw):
 
 @st.composite
 def cases(draw):
-    pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    def pick(*values):
+        return draw(st.sampled_from(values))
+
     filter_shape = pick(1, 2, 3, 5), pick(1, 2, 3, 4)
     pad = pick(0, 1, "half", "full", (0, 3), ((0, 2), (3, 1)), ((5, 0), (0, 0)))
     stride = pick(1, 1, 2, 3, (1, 2), (3, 1))
@@ -268,10 +270,8 @@ def test_nan_and_infinity_go_where_the_definition_sends_them(c, rng):
 def test_operands_without_contiguity(rng):
     c = case(pad=1, stride=2)
     images, filters, hid = operands(c, lambda *shape: whole_numbers(rng, shape))
-    backwards = lambda x: x[:, ::-1].copy()[:, ::-1]  # noqa: E731
-    fortran = np.asfortranarray
-    gaps = lambda x: np.repeat(x, 2, axis=3)[..., ::2]  # noqa: E731
-    for first, second in itertools.product((backwards, fortran, gaps), repeat=2):
+    backwards, gaps = (lambda x: x[:, ::-1].copy()[:, ::-1]), (lambda x: np.repeat(x, 2, axis=3)[..., ::2])
+    for first, second in itertools.product((np.asfortranarray, backwards, gaps), repeat=2):
         assert not first(images).flags.c_contiguous
         np.testing.assert_array_equal(run(op_of(FilterActs, c), first(images), second(filters)),
                                       run(op_of(FilterActs, c), images, filters))
@@ -307,6 +307,18 @@ def test_partial_sums(c, partial_sum, rng):
     assert_bilinear(total, lambda x, h: reference.weight_acts(x, h, c.filter_shape, *args), images, hid)
     assert_bilinear(partials, lambda x, h: reference.weight_acts_partials(x, h, c.filter_shape, *args, partial_sum),
                     images, hid)
+
+
+@settings(max_examples=60)
+@given(cases(), st.integers(1, 30), st.integers(0, 2 ** 31 - 1))
+def test_partial_sums_of_any_shape_exactly(c, about, seed):
+    modules = int(np.prod(grid_of(c)))
+    chunk = max(size for size in range(1, about + 1) if modules % size == 0)
+    random = np.random.RandomState(seed)
+    images, _, hid = operands(c, lambda *shape: whole_numbers(random, shape))
+    partials = run(op_of(WeightActs, c, chunk), images, hid, c.filter_shape)[1]
+    np.testing.assert_array_equal(
+        partials, reference.weight_acts_partials(images, hid, c.filter_shape, *kernel_args(c), chunk))
 
 
 def test_partial_sums_of_nothing():
@@ -549,8 +561,9 @@ def test_wrong_types_are_refused(kind):
 def test_sizes_that_only_the_caller_knows():
     with pytest.raises(ValueError, match=r"ImageActs: output_shape is needed with stride \(1, 2\)"):
         ImageActs(stride=(1, 2))(tt.ftensor4(), tt.ftensor4())
-    with pytest.raises(TypeError):
-        WeightActs()(tt.ftensor4(), tt.ftensor4())
+    for nothing in ((), (None,)):
+        with pytest.raises(TypeError):
+            WeightActs()(tt.ftensor4(), tt.ftensor4(), *nothing)
 
 
 @pytest.mark.parametrize("error, parameters", [
