@@ -22,7 +22,7 @@
 // The dot tile wastes lanes past the end of a run instead, and its 10 loads for 24 FMAs straddle cache lines; the plan
 // picks what costs less. With one channel, both read g for so little work that memory is the bound: hence the prefetches.
 //
-// A partial sum is 768 products long, or 192 in each lane of a dot tile, before it is added to the result.
+// A partial sum is 768 products long, or 384 in each lane of a dot tile, before it is added to the result.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -118,7 +118,7 @@ struct OuterTile {
 
 struct DotTile {
     static constexpr int max_rows = vector_registers == 32 ? 6 : 3, max_columns = 4;
-    static constexpr int64_t chunk = 192 * lanes;
+    static constexpr int64_t chunk = 384 * lanes;
 
     template <int Rows, int Filters>
     static void multiply(const Tile& t) {
@@ -141,7 +141,7 @@ struct DotTile {
             const float *g = t.grads + run.product, *prefetch = t.prefetch + run.product;
             int left = run.length;
             for (; left >= lanes; left -= lanes, g += lanes, prefetch += lanes) {
-                __builtin_prefetch(prefetch);
+                __builtin_prefetch(prefetch, 0, 2);  // to L2: L1 is full of what is in use
                 multiply_vectors(x, g, [](const float* p) { return load(p); });
                 for (int r = 0; r < Rows; ++r) x[r] += lanes;
             }
