@@ -36,28 +36,39 @@ inline bool should_stream(const float* out, int64_t rows, int64_t run) {
 #endif
 }
 
-// The last n of `lanes` elements of v to p[lanes - n...], both multiples of a piece.
-inline void stream_last(float* p, vec v, int n) {
+// The pieces of v from element `first` on, to p[first...].
+inline void stream_from(float* p, vec v, int first) {
 #if defined(__SSE2__)
-    alignas(sizeof(vec)) float pieces[lanes];
-    std::memcpy(pieces, &v, sizeof v);
-    for (int i = lanes - n; i < lanes; i += piece) _mm_stream_ps(p + i, _mm_load_ps(pieces + i));
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; i += piece)
+        if (i >= first) _mm_stream_ps(p + i, __m128{v[i], v[i + 1], v[i + 2], v[i + 3]});
 #else
-    (void)n;
+    (void)first;
     store(p, v);
 #endif
 }
 
-inline void stream(float* p, vec v) {
-#if defined(__AVX512F__) && (!defined(LAYOUTOPT_LANES) || LAYOUTOPT_LANES == 16)
-    _mm_stream_ps(p, _mm512_castps512_ps128(v));
-    _mm_stream_ps(p + 4, _mm512_extractf32x4_ps(v, 1));
-    _mm_stream_ps(p + 8, _mm512_extractf32x4_ps(v, 2));
-    _mm_stream_ps(p + 12, _mm512_extractf32x4_ps(v, 3));
+inline void stream(float* p, vec v) { stream_from(p, v, 0); }
+
+// A whole vector, of any element type, to an address that is a multiple of its size.
+template <class V>
+inline void stream_aligned(void* p, V v) {
+#if defined(__SSE2__)
+    if constexpr (sizeof(V) == 64)
+        _mm512_stream_ps(static_cast<float*>(p), (__m512)v);
+    else if constexpr (sizeof(V) == 32)
+        _mm256_stream_ps(static_cast<float*>(p), (__m256)v);
+    else
+        _mm_stream_ps(static_cast<float*>(p), (__m128)v);
 #else
-    stream_last(p, v, lanes);
+    std::memcpy(p, &v, sizeof v);
 #endif
 }
+
+// Asks for a line that will be read soon, into the L2 cache; harmless past the end of an array. The hardware's own
+// prefetching gives up on a batch in which every pixel is another stream.
+inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+constexpr int64_t fetch_distance = 4096 / sizeof(float);  // for arrays read in order
 
 // Streamed stores are ordered with nothing: a thread ends its share with this, and then others may read it.
 inline void finish_streaming() {
@@ -92,7 +103,7 @@ inline void along_batch(float* out, int64_t batch, const Value& value) {
     }
     b = batch - lanes;
     const vec v = value(b, AllLanes{});
-    Stream ? stream_last(out + b, v, rest) : store(out + b, v);
+    Stream ? stream_from(out + b, v, lanes - rest) : store(out + b, v);
 }
 
 }  // namespace c01b
