@@ -79,8 +79,6 @@ def load_digits(path=None, batch=500, test_share=6):
     """
     if path is None:
         images, labels = sklearn_digits()
-        if len(images) < 4 * batch:  # so that a large minibatch can be drawn from the small set
-            images, labels = np.tile(images, (3, 1)), np.tile(labels, 3)
     else:
         images, labels = read_idx_folder(path) if os.path.isdir(path) else read_pickle(path)
     order = np.random.RandomState(0).permutation(len(images))

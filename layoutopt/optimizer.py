@@ -11,6 +11,7 @@ from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import conversions, record
 from layoutopt.rewrites.region import find_region
 from layoutopt.rewrites.shapes import Assumed, Shapes
+from layoutopt.rewrites.tidy import drop_copies
 
 from .explain import Report
 
@@ -37,6 +38,7 @@ class LayoutOptimizer(gof.Optimizer):
         plan = solve(region.problem)
         before = len(conversions(fgraph, shapes))
         replaced = apply_plan(fgraph, region, plan) if plan.pays else None
+        drop_copies(fgraph)
         fgraph.layoutopt_record = record(fgraph, region, plan, replaced, shapes, before)
         _write_report(settings.report, Report(fgraph.layoutopt_record))
 

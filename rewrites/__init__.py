@@ -6,6 +6,6 @@ In the order of a graph's way through:
 `carriers`               which ops between them can work in either layout
 `shapes`, `cost`         what each version and each conversion takes, in seconds
 `region`, `plan`         the planning problem, and its exact solution
-`apply`                  the rewriting
+`apply`, `tidy`          the rewriting
 `record`                 what was done, for reports
 """

@@ -40,6 +40,10 @@ class Value(NamedTuple):
     wanted: bool = False
 
 
+class PlanError(RuntimeError):
+    """Cut and flow differ: a defect of the planner. Theano logs it and compiles the graph without layoutopt."""
+
+
 class Problem(NamedTuple):
     """Nodes, in topological order, and the values between them."""
 
@@ -106,8 +110,8 @@ def solve(problem):
 
     Raises
     ------
-    AssertionError
-        If cut and flow differ: a defect of this file.
+    PlanError
+        If cut and flow differ.
     """
     network, constant = _network(problem)
     unchanged = cost(problem, [BC01] * len(problem.choices))
@@ -117,7 +121,8 @@ def solve(problem):
     flow, (_, c01b) = nx.minimum_cut(network, SOURCE, SINK, flow_func=preflow_push)
     layouts = [C01B if node in c01b else BC01 for node in range(len(problem.choices))]
     planned = cost(problem, layouts)
-    assert planned == flow + constant, "cut %d and flow %d + %d differ" % (planned, flow, constant)
+    if planned != flow + constant:
+        raise PlanError("layoutopt: the cut costs %d ps, the flow proves %d ps" % (planned, flow + constant))
     return Plan(layouts, planned / TICKS_PER_SECOND, (flow + constant) / TICKS_PER_SECOND, unchanged / TICKS_PER_SECOND)
 
 
@@ -149,13 +154,14 @@ def _add_value(network, problem, index, value):
         choice = problem.choices[node]
         bc01 = choice.bc01.needs[which]
         c01b = choice.c01b.needs[which] if choice.c01b else None
-        assert (bc01, c01b) not in ((EITHER, BC01), (C01B, BC01), (C01B, EITHER)), (bc01, c01b)
+        if (bc01, c01b) in ((EITHER, BC01), (C01B, BC01), (C01B, EITHER)):
+            raise PlanError("layoutopt: no cut expresses an operand that needs %s in bc01 and %s in c01b" % (bc01, c01b))
         if c01b == C01B:
             wants_c01b.add(node)
         if bc01 == BC01:
             wants_bc01.add(SOURCE if c01b in (BC01, None) else node)
     capacity = ticks(value.seconds)
-    if wants_c01b - {producer}:
+    if wants_c01b:
         network.add_edge(producer, ("a", index), capacity=capacity)
         network.add_edges_from((("a", index), user) for user in wants_c01b)
     if producer != SOURCE and wants_bc01:
@@ -169,5 +175,4 @@ def _producer_vertex(problem, value):
         return SOURCE
     node, output = value.producer
     choice = problem.choices[node]
-    assert choice.bc01.gives[output] == BC01
     return node if choice.c01b and choice.c01b.gives[output] == C01B else SOURCE

@@ -4,11 +4,11 @@ from typing import List, NamedTuple, Optional
 
 from theano.compile import SharedVariable
 from theano.tensor.elemwise import DimShuffle
-from theano.tensor.extra_ops import CpuContiguous
 
 from layoutopt.kernels.relayout import ToBC01, ToC01B
 
-from .layout import BC01, C01B
+from .carriers.dimshuffle import moves_data
+from .layout import BC01, C01B, bc01_order, c01b_order
 from .sites import C01B_OPS
 
 
@@ -135,36 +135,32 @@ def sizes_of(facts):
 
 
 def conversions(fgraph, shapes):
-    """The `ConversionRecord` of every conversion in a graph: ours, and the program's own contiguous dimshuffles."""
+    """The `ConversionRecord` of every conversion in a graph, ours and the program's own."""
     return [_conversion(node, shapes) for node in fgraph.toposort() if _converts(node)]
 
 
 def _converts(node):
-    """Whether a node moves a value of rank 3 and up, or a matrix by our op, between the layouts."""
-    if isinstance(node.op, (ToC01B, ToBC01)):
-        return True
-    source = node.inputs[0].owner if isinstance(node.op, CpuContiguous) else None
-    return source is not None and isinstance(source.op, DimShuffle) and _direction(source) is not None
+    """Whether a node turns a value from one layout into the other: by our ops, or by a dimshuffle of rank 3 and up, which is
+    a view that whoever needs it contiguous copies."""
+    return isinstance(node.op, (ToC01B, ToBC01)) or (isinstance(node.op, DimShuffle) and _direction(node) is not None)
 
 
 def _direction(node):
-    """The layout into which a conversion, or a dimshuffle of its pattern, turns its operand; None for other patterns."""
+    """The layout into which a conversion, or a data-moving dimshuffle of its pattern, turns its operand; else None."""
     if isinstance(node.op, ToC01B):
         return C01B
     if isinstance(node.op, ToBC01):
         return BC01
-    order = tuple(node.op.new_order)
-    ndim = len(order)
-    if ndim < 3 or "x" in order:
+    order, ndim = tuple(node.op.new_order), len(node.op.new_order)
+    if ndim < 3 or "x" in order or not moves_data(order, node.inputs[0].broadcastable):
         return None
-    return {tuple(range(1, ndim)) + (0,): C01B, (ndim - 1,) + tuple(range(ndim - 1)): BC01}.get(order)
+    return {c01b_order(ndim): C01B, bc01_order(ndim): BC01}.get(order)
 
 
 def _conversion(node, shapes):
-    shuffle = node.inputs[0].owner if isinstance(node.op, CpuContiguous) else node
-    value = shuffle.inputs[0]
+    value = node.inputs[0]
     users = sorted({"an output" if client == "output" else type(client.op).__name__ for client, _ in node.outputs[0].clients})
-    return ConversionRecord(value.name or _producer(value), _direction(shuffle), shapes.bytes(value), _producer(value),
+    return ConversionRecord(value.name or _producer(value), _direction(node), shapes.bytes(value), _producer(value),
                             ", ".join(users))
 
 

@@ -16,12 +16,21 @@ from theano import scalar
 from theano.compile import SharedVariable
 from theano.compile.ops import Shape, Shape_i
 from theano.gof import Constant
-from theano.tensor.elemwise import Elemwise
+from theano.scalar import ScalarOp
+from theano.tensor.basic import (Alloc, Join, NotScalarConstantError, Rebroadcast, Reshape, ScalarFromTensor,
+                                 TensorFromScalar)
+from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.opt import MakeVector
+from theano.tensor.subtensor import Subtensor
 
 from .cost import Machine
 
 PROVEN, PRESENT, ASSUMED = 0, 1, 2
+
+# What expressions for sizes are made of. Any other op is not carried out here: it may be slow, or print.
+_ARITHMETIC = (Alloc, CAReduce, DimShuffle, Elemwise, Join, MakeVector, Rebroadcast, Reshape, ScalarFromTensor, ScalarOp,
+               Subtensor, TensorFromScalar)
 
 
 class Assumed(NamedTuple):
@@ -56,12 +65,16 @@ class Shapes:
         self.assumed = assumed
         self._numbers = {}
         self._hints = {}
+        self._read = set()  # variables whose sizes were looked up, with the hints there were
 
     def hint(self, variable, sizes):
         """Remember sizes, None where unknown, that a convolution was told about one of its values."""
-        if variable.owner is None:
-            self._hints[variable] = tuple(sizes)
-            self._numbers.clear()
+        known = self._hints.get(variable, (None,) * variable.ndim)
+        hints = tuple(new if old is None else old for old, new in zip(known, sizes))
+        if variable.owner is None and hints != known:
+            self._hints[variable] = hints
+            if variable in self._read:
+                self._numbers.clear()
 
     def sizes(self, variable, trust):
         """Sizes of a value per axis, None where they are unknown at this level of trust."""
@@ -76,7 +89,7 @@ class Shapes:
         return self.sizes(variable, ASSUMED)
 
     def origin(self, size):
-        """What a size provably is: a number, an (input of the graph, axis) pair, or None if neither can be told.
+        """What a size provably is: a number, an (input of the graph, axis) pair, or the scalar that it is computed as.
 
         Parameters
         ----------
@@ -115,16 +128,20 @@ class Shapes:
 
     def _symbolic(self, variable, axis):
         """The scalar variable of one size, or None."""
+        variable = _original(variable)
         if self.feature is None:
             return None
         sizes = self.feature.shape_of.get(variable)
         return None if sizes is None else sizes[axis]
 
     def _size(self, variable, axis, trust):
+        symbolic = self._symbolic(variable, axis)
+        return self._size_of(variable, axis, trust, None if symbolic is None else self._number(symbolic, trust))
+
+    def _size_of(self, variable, axis, trust, number):
+        """One size, `number` being what the expression for it gave."""
         if variable.broadcastable[axis]:
             return 1
-        symbolic = self._symbolic(variable, axis)
-        number = None if symbolic is None else self._number(symbolic, trust)
         if number is None:
             number = self._leaf_size(variable, axis, trust)
         return None if number is None else max(0, int(number))
@@ -133,20 +150,38 @@ class Shapes:
         """A size that no graph computes: a hint, a shared variable's, or the assumption."""
         if trust == PROVEN:
             return None
+        variable = _original(variable)
+        self._read.add(variable)
         hint = self._hints.get(variable, (None,) * variable.ndim)[axis]
         if hint is not None:
             return hint
         if isinstance(variable, SharedVariable):
-            return np.shape(variable.get_value(borrow=True))[axis]
+            return np.shape(variable.get_value(borrow=True, return_internal_type=True))[axis]
         return self.assumed.size(axis, variable.ndim) if trust == ASSUMED else None
 
     def _number(self, variable, trust):
-        """An integer scalar or vector evaluated at this level of trust, or None."""
-        key = variable, trust
-        if key not in self._numbers:
-            self._numbers[key] = None  # an expression may lead back to itself, through Shape
-            self._numbers[key] = self._evaluate(variable, trust)
-        return self._numbers[key]
+        """An integer scalar or vector evaluated at this level of trust, or None.
+
+        Not by recursion, as expressions are as deep as networks: `_evaluate` yields each variable whose number it needs.
+        """
+        value, waiting = None, [((variable, trust), self._wants(variable))]
+        while waiting:
+            key, steps = waiting[-1]
+            try:
+                wanted = steps.send(value), trust
+            except StopIteration as end:
+                value = self._numbers[key] = end.value
+                waiting.pop()
+                continue
+            if wanted not in self._numbers:
+                self._numbers[wanted] = None  # an expression may lead back to itself, through Shape
+                waiting.append((wanted, self._evaluate(*wanted)))
+            value = self._numbers[wanted]
+        return value
+
+    @staticmethod
+    def _wants(variable):
+        return (yield variable)
 
     def _evaluate(self, variable, trust):
         if isinstance(variable, Constant):
@@ -155,22 +190,35 @@ class Shapes:
         if node is None or getattr(variable, "ndim", 0) > 1 or len(node.outputs) > 1:
             return None
         if isinstance(node.op, Shape_i):
-            return self._shape_i(node, trust)
+            return (yield from self._shape_i(node, trust))
         if isinstance(node.op, Shape):
-            sizes = self.sizes(node.inputs[0], trust)
-            return None if None in sizes else np.asarray(sizes, "int64")
-        if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, scalar.Switch):
-            condition = self._number(node.inputs[0], trust)
-            return None if condition is None else self._number(node.inputs[1 if condition else 2], trust)
-        values = [self._number(x, trust) for x in node.inputs]
-        return None if any(value is None for value in values) else _perform(node, values)
+            return (yield from self._shape(node.inputs[0], trust))
+        if _is_switch(node):
+            condition = yield node.inputs[0]
+            return None if condition is None else (yield node.inputs[1 if condition else 2])
+        nearer = self._same_number(variable)
+        if nearer is not variable:
+            return (yield nearer)
+        values = []
+        for x in node.inputs:
+            values.append((yield x))
+        known = isinstance(node.op, _ARITHMETIC) and not any(value is None for value in values)
+        return _perform(node, values) if known else None
+
+    def _shape(self, variable, trust):
+        sizes = []
+        for axis in range(variable.ndim):
+            symbolic = self._symbolic(variable, axis)
+            number = None if symbolic is None else (yield symbolic)
+            sizes.append(self._size_of(variable, axis, trust, number))
+        return None if None in sizes else np.asarray(sizes, "int64")
 
     def _shape_i(self, node, trust):
         variable, axis = node.inputs[0], node.op.i
         symbolic = self._symbolic(variable, axis)
         if symbolic is None or symbolic.owner is node or self._leaf_of(symbolic) == (variable, axis):
             return 1 if variable.broadcastable[axis] else self._leaf_size(variable, axis, trust)
-        return self._number(symbolic, trust)
+        return (yield symbolic)
 
     def _leaf_of(self, size):
         """(variable, axis) where a size is read off a variable that no node computes, else None."""
@@ -183,30 +231,68 @@ class Shapes:
         """A scalar that provably equals `size` and is nearer to where it comes from, or `size` itself."""
         node = size.owner
         if isinstance(node.op, Shape_i):
-            return self._symbolic(node.inputs[0], node.op.i) or size
-        if type(node.op).__name__ in ("TensorFromScalar", "ScalarFromTensor"):
+            return self._size_expression(node.inputs[0], node.op.i, size)
+        if isinstance(node.op, (TensorFromScalar, ScalarFromTensor)):
             return node.inputs[0]
+        if _is_switch(node):
+            return self._requested(node) or size
         element = _element(node)
         if element is not None:
             vector, index = element
             maker = vector.owner
             if maker is not None and isinstance(maker.op, Shape):
-                return self._symbolic(maker.inputs[0], index) or size
-            if maker is not None and isinstance(maker.op, MakeVector):
+                return self._size_expression(maker.inputs[0], index, size)
+            if maker is not None and isinstance(maker.op, MakeVector) and index < len(maker.inputs):
                 return maker.inputs[index]
         return size
 
+    def _size_expression(self, variable, axis, default):
+        symbolic = self._symbolic(variable, axis) if axis < variable.ndim else None
+        return default if symbolic is None else symbolic
+
+    def _requested(self, node):
+        """Of a size switch(eq(r, -1), ..., r), as of a Reshape to r: r, if that is a size and so not -1; else None."""
+        condition, _, size = node.inputs
+        test = condition.owner
+        if test is None or not isinstance(getattr(test.op, "scalar_op", None), scalar.EQ) or test.inputs[0] is not size:
+            return None
+        return size if isinstance(self.origin(size), tuple) else None
+
+
+def _original(variable):
+    """What a contiguity copy copies: Theano's has no shape inference."""
+    while variable.owner is not None and isinstance(variable.owner.op, CpuContiguous):
+        variable = variable.owner.inputs[0]
+    return variable
+
+
+def _is_switch(node):
+    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, scalar.Switch)
+
 
 def _element(node):
-    """(vector, index) of a node that reads one element of a vector at a constant index, else None."""
-    if type(node.op).__name__ != "Subtensor" or node.inputs[0].ndim != 1 or len(node.op.idx_list) != 1:
+    """(vector, index) of a node that reads one element of a vector or of its slice at a constant index, else None."""
+    index = _constant_index(node)
+    if index is None or isinstance(index, slice):
         return None
-    index = node.op.idx_list[0]
-    if not isinstance(index, (int, np.integer)):
-        if len(node.inputs) != 2 or not isinstance(node.inputs[1], Constant) or isinstance(index, slice):
-            return None
-        index = node.inputs[1].data
-    return node.inputs[0], int(index)
+    vector = node.inputs[0]
+    while vector.owner is not None and isinstance(_constant_index(vector.owner), slice):
+        cut = _constant_index(vector.owner)
+        if (cut.start or 0) < 0 or cut.step not in (None, 1):
+            break
+        vector, index = vector.owner.inputs[0], index + (cut.start or 0)
+    return (vector, int(index)) if index >= 0 else None
+
+
+def _constant_index(node):
+    """The index or slice by which a node reads a vector, if that is constant; else None."""
+    if type(node.op) is not Subtensor or node.inputs[0].ndim != 1:
+        return None
+    try:
+        index, = node.op.get_constant_idx(node.inputs, only_process_constants=True)
+    except (NotScalarConstantError, ValueError):  # a variable; or no index at all
+        return None
+    return index
 
 
 def _perform(node, values):

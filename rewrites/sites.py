@@ -7,6 +7,7 @@ from typing import Callable, NamedTuple, Tuple
 
 import numpy as np
 from theano.gof import Apply, Constant
+from theano.tensor import get_scalar_constant_value
 from theano.tensor.nnet.abstract_conv import AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights
 from theano.tensor.signal.pool import MaxPoolGrad as TheanoMaxPoolGrad, Pool
 
@@ -95,6 +96,11 @@ def read_site(node, shapes, constraints="layoutopt"):
     return None
 
 
+def _told(sizes):
+    """The imshp or kshp of a convolution as numbers; to Theano they may be constant variables, too."""
+    return tuple(None if size is None else int(get_scalar_constant_value(size)) for size in sizes)
+
+
 def _merge(*sources):
     """Per-axis sizes, each from the first source that knows it."""
     return tuple(next((int(size) for size in sizes if size is not None), None) for sizes in zip(*sources))
@@ -109,8 +115,8 @@ def _conv_site(node, shapes, constraints, roles):
                  unshared=op.unshared, border_mode=op.border_mode, stride=tuple(op.subsample), flip=bool(op.filter_flip))
     seconds = (0.0, 0.0)
     if plain:
-        shapes.hint(role["images"], op.imshp or (None,) * 4)
-        shapes.hint(role["filters"], op.kshp or (None,) * 4)
+        shapes.hint(role["images"], _told(op.imshp))
+        shapes.hint(role["filters"], _told(op.kshp))
         facts.update(_conv_sizes(op, role, shapes))
         work = _conv_work(role, shapes)
         seconds = shapes.machine.stock_conv_seconds(work), shapes.machine.c01b_conv_seconds(work)
@@ -126,8 +132,8 @@ def _conv_site(node, shapes, constraints, roles):
 
 def _conv_sizes(op, role, shapes):
     """The facts about sizes: None, or pairs with None in them, where they are unknown."""
-    images = _merge(op.imshp or (None,) * 4, shapes.present(role["images"]))
-    filters = _merge(op.kshp or (None,) * 4, shapes.present(role["filters"]))
+    images = _merge(_told(op.imshp), shapes.present(role["images"]))
+    filters = _merge(_told(op.kshp), shapes.present(role["filters"]))
     outputs = shapes.present(role["outputs"])
     return dict(batch=_merge(images[:1], outputs[:1])[0], channels=_merge(images[1:2], filters[1:2])[0],
                 filters=_merge(filters[:1], outputs[1:2])[0], filter=_pair(filters[2:]), image=_pair(images[2:]),

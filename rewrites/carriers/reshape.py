@@ -1,6 +1,6 @@
 """Reshapes that leave the first axis alone, flatten(2) above all: in c01b they reshape what precedes the batch."""
 import numpy as np
-from theano.tensor import Constant, Reshape, as_tensor_variable, join
+from theano.tensor import Constant, Reshape, as_tensor_variable
 from theano.tensor.opt import MakeVector
 
 from ..layout import rotate
@@ -15,7 +15,7 @@ def rotated_shape(shape, ndim):
         return as_tensor_variable(shape.data[list(rotate(range(ndim)))])
     if shape.owner is not None and isinstance(shape.owner.op, MakeVector):
         return shape.owner.op(*rotate(shape.owner.inputs))
-    return join(0, shape[1:], shape[:1])
+    return MakeVector(shape.dtype)(*rotate(shape[axis] for axis in range(ndim)))  # a Join would lose which sizes are 1
 
 
 def _elements(shape):
