@@ -12,6 +12,10 @@ _FLAGS = (
     ("batch", "Images in a minibatch, for predicting costs, where the graph does not say.", IntParam(128, lambda n: n > 0)),
     ("simd", "Vectors of the CPU kernels: what the compiler finds on this machine, or a narrower kind.",
      EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
+    ("memory",
+     "'keep': malloc keeps freed memory for the next call, from the first function that is rewritten on; 'system': it does "
+     "as it would.",
+     EnumStr("keep", "system")),
     ("report", "File to which a report on every compiled function with a convolution or pooling is appended; '-': stderr.",
      StrParam("")),
 )

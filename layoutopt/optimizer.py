@@ -14,6 +14,7 @@ from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
 
 from .explain import Report
+from .runtime import keep_memory
 
 # After specialize (2) and uncanonicalize (3), where gradients stand beside their forward graph; before UnShapeOpt (10), which
 # takes shape inference away, and long before specialize_device (48.6), which turns abstract convolutions into CorrMM.
@@ -35,6 +36,8 @@ class LayoutOptimizer(gof.Optimizer):
         if region is None:
             return
         base.configure(simd=settings.simd)
+        if settings.memory == "keep":
+            keep_memory()
         plan = solve(region.problem)
         before = len(conversions(fgraph, shapes))
         replaced = apply_plan(fgraph, region, plan) if plan.pays else None

@@ -1,0 +1,39 @@
+"""What the process is told before the first c01b kernel runs: to keep its memory.
+
+A step of a convnet allocates and frees the same tens of megabytes over and over. glibc hands blocks above 32 MB back to the
+system at once and gets them again page by page: of stock Theano's LeNet step a third is page faults (`docs/performance.md`).
+"""
+import ctypes
+import os
+
+# Parameters of mallopt, from glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_LARGEST = 2 ** 31 - 1  # mallopt takes an int
+_OLD_LIMIT = 32 * 2 ** 20  # the most that older versions of glibc accept as threshold
+
+_kept = []
+
+
+def keep_memory():
+    """Make malloc keep what is freed, for the next step to use (the flag layoutopt.memory); a second call does nothing.
+
+    The user's own MALLOC_* settings win. Without glibc nothing happens.
+
+    Returns
+    -------
+    bool
+        Whether malloc took the settings.
+    """
+    if not _kept:
+        _kept.append(_tell_malloc())
+    return _kept[0]
+
+
+def _tell_malloc():
+    if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    large = mallopt(_M_MMAP_THRESHOLD, 2 ** 30) or mallopt(_M_MMAP_THRESHOLD, _OLD_LIMIT)
+    return bool(large and mallopt(_M_TRIM_THRESHOLD, _LARGEST) and mallopt(_M_TOP_PAD, 64 * 2 ** 20))
