@@ -3,11 +3,12 @@ contains stands in requirements.txt as exact versions."""
 import sys
 
 # pip itself says this from python_requires; this is for who runs setup.py by hand, where setuptools may be missing too.
-_by_hand = "setuptools.build_meta" not in sys.modules
-if _by_hand and not (3, 8) <= sys.version_info[:2] <= (3, 11):
+SUPPORTED = (3, 8) <= sys.version_info[:2] <= (3, 11)
+BY_HAND = "setuptools.build_meta" not in sys.modules
+if BY_HAND and not SUPPORTED:
     sys.exit("layoutopt needs CPython 3.8 to 3.11, because Theano 1.0.5 installs on no other; this is %d.%d."
              % sys.version_info[:2])
-if _by_hand and {"install", "develop"} & set(sys.argv):
+if BY_HAND and {"install", "develop"} & set(sys.argv):
     sys.exit("Install layoutopt with `pip install .`, or `pip install -e .` (pip 21.3 or later), not with setup.py.")
 
 from setuptools import Command, find_packages, setup  # noqa: E402
@@ -39,19 +40,22 @@ class Build(build):
     sub_commands = build.sub_commands + [("build_pth", None)]
 
 
+REQUIRES = [
+    "Theano==1.0.5",
+    "numpy>=1.19.5,<1.24",  # 1.24 dropped aliases (np.bool) that Theano uses
+    "scipy>=1.5.4,<1.11",   # 1.11 was made for later numpys
+    "setuptools<82",        # Theano imports pkg_resources, which 82 dropped
+    "networkx>=2.6.2",
+]
+
 setup(
     name="layoutopt",
     version="0.1.0",
     description="A graph optimizer for Theano that runs bc01 convolutions as faster c01b ones",
     license="BSD-3-Clause",
     python_requires=">=3.8,<3.12",
-    install_requires=[
-        "Theano==1.0.5",
-        "numpy>=1.19.5,<1.24",  # 1.24 dropped aliases (np.bool) that Theano uses
-        "scipy>=1.5.4,<1.11",   # 1.11 needs a newer numpy on some Pythons
-        "setuptools<82",        # Theano imports pkg_resources, which 82 dropped
-        "networkx>=2.6",
-    ],
+    # Older pips build the requirements before they look at python_requires: no long error where one line will do.
+    install_requires=REQUIRES if SUPPORTED else [],
     packages=list(FOLDERS) + ["%s.%s" % (name, sub) for name, folder in FOLDERS.items() for sub in find_packages(folder)],
     package_dir=FOLDERS,
     package_data={"layoutopt.kernels": ["cpu/*.h", "gpu/*"]},
