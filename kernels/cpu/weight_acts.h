@@ -2,9 +2,9 @@
 //
 //     dw[c,u',v',k] = sum over i,j,b of  x~[c, i*stride_y - pad_y + u, j*stride_x - pad_x + v, b] * g[k,i,j,b]
 //
-// A matrix product whose inner dimension is the products p = (i*out_w + j)*batch + b. They are contiguous in g, and in x
-// along runs: a whole output row where stride_x is 1, one position's batch otherwise. A tap (c,u,v) moves a run's start
-// and clips it to the image. Nothing is padded: a tap outside the image contributes nothing, not 0 * inf.
+// A matrix product whose inner dimension is the products p = (i*out_w + j)*batch + b. They are contiguous in g, and in
+// x along runs: a whole output row where stride_x is 1, one position's batch otherwise. A tap (c,u,v) moves a run's
+// start and clips it to the image. Nothing is padded: a tap outside the image contributes nothing, not 0 * inf.
 //
 //     outer tile: 6 rows x 4 vectors of filters            dot tile: 6 rows x 4 filters
 //
@@ -14,18 +14,20 @@
 //      ..    x[p]   acc      acc     acc     acc             ..  x[p..p+15]  acc   ..        acc
 //             ^ one product for 16 filters                        ^ 16 products for one filter, summed at the end
 //
-// The rows of a tile are pairs (channel, filter row) for one filter column v, so that few channels fill it too. Blocking,
-// from the outside: units of work (a block of filters x some channels x a slice of the products, each on one thread, each
-// slice with its own result); chunks of products; filter rows u with equal clipping; tiles of rows; v. A chunk's panel
-// stays in L2 and is streamed once a tile, 4 loads for 24 FMAs, and a tile's x stays in cache over all v: FMAs bound the
-// outer tile. It wastes the lanes past the last filter, and the transposition, once a panel, is dear where taps are few.
-// The dot tile wastes lanes past the end of a run instead, and its 10 loads for 24 FMAs straddle cache lines; the plan
-// picks what costs less. With one channel, both read g for so little work that memory is the bound: hence the prefetches.
+// The rows of a tile are pairs (channel, filter row) for one filter column v, so that few channels fill it too.
 //
-// A partial sum is 768 products long, or 384 in each lane of a dot tile, before it is added to the result.
+// Blocking, from the outside: units of work (a block of filters x some channels x a slice of the products; each on one
+// thread, each slice with its own result); chunks of products; filter rows u with equal clipping; tiles of rows; v.
+//
+// Bounds: a chunk's panel stays in L2 and is streamed once a tile, 4 loads for 24 FMAs, and a tile's x stays in cache
+// over all v, so FMAs bound the outer tile. But it wastes the lanes past the last filter, and the transposition, once a
+// panel, is dear where taps are few. The dot tile wastes lanes past the end of a run instead, and its 10 loads for 24
+// FMAs straddle cache lines. The plan takes what costs less. With one channel either reads g for so little work that
+// memory is the bound: hence the prefetches.
+//
+// A partial sum is at most 768 products long, or 384 in each lane of a dot tile, before it is added to the result.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -57,17 +59,19 @@ inline Range inside(int64_t tap, int64_t size, int64_t outputs, int64_t stride, 
 
 // ---- register tiles ------------------------------------------------------------------------------------------------
 
-// Products that are neighbours in the images and in the output gradient.
+// Products that are neighbours in the images and in the output gradient; or, where stride_x leaves gaps in the images,
+// some pieces of that length.
 struct Run {
     int64_t image;    // where the first is, from a row's origin
     int32_t product;  // which it is, from the chunk's first
-    int32_t length;
+    int32_t length, pieces;
 };
 
 // What a tile multiplies: rows of image scalars with columns (filters) of output gradients.
 struct Tile {
     const Run* runs;
     int64_t run_count;
+    int64_t image_gap;          // between the pieces of a run
     const float* images;
     const int64_t* image_row;   // each row's origin, from images
     const float* grads;         // the panel; for a dot tile the first filter's gradient at the chunk's first product
@@ -76,6 +80,10 @@ struct Tile {
     float* result;
     const int64_t* result_row;  // each row's first filter, from result
     int64_t filters;
+
+    const float* first_of(int row, const Run& run, int32_t piece) const {
+        return images + (image_row[row] + run.image + piece * (run.length + image_gap));
+    }
 };
 
 using TileFunction = void (*)(const Tile&);
@@ -89,15 +97,17 @@ struct OuterTile {
         vec acc[Rows][Vectors] = {};
         for (int64_t i = 0; i < t.run_count; ++i) {
             const Run run = t.runs[i];
-            const float* x[Rows];
-            for (int r = 0; r < Rows; ++r) x[r] = t.images + (t.image_row[r] + run.image);
             const float* g = t.grads + int64_t{run.product} * (Vectors * lanes);
-            for (int32_t p = 0; p < run.length; ++p, g += Vectors * lanes) {
-                vec gv[Vectors];
-                for (int v = 0; v < Vectors; ++v) gv[v] = load(g + v * lanes);
-                for (int r = 0; r < Rows; ++r) {
-                    const vec xv = splat(x[r][p]);
-                    for (int v = 0; v < Vectors; ++v) acc[r][v] += xv * gv[v];
+            for (int32_t piece = 0; piece < run.pieces; ++piece) {
+                const float* x[Rows];
+                for (int r = 0; r < Rows; ++r) x[r] = t.first_of(r, run, piece);
+                for (int32_t p = 0; p < run.length; ++p, g += Vectors * lanes) {
+                    vec gv[Vectors];
+                    for (int v = 0; v < Vectors; ++v) gv[v] = load(g + v * lanes);
+                    for (int r = 0; r < Rows; ++r) {
+                        const vec xv = splat(x[r][p]);
+                        for (int v = 0; v < Vectors; ++v) acc[r][v] += xv * gv[v];
+                    }
                 }
             }
         }
@@ -136,16 +146,20 @@ struct DotTile {
         };
         for (int64_t i = 0; i < t.run_count; ++i) {
             const Run run = t.runs[i];
-            const float* x[Rows];
-            for (int r = 0; r < Rows; ++r) x[r] = t.images + (t.image_row[r] + run.image);
             const float *g = t.grads + run.product, *prefetch = t.prefetch + run.product;
-            int left = run.length;
-            for (; left >= lanes; left -= lanes, g += lanes, prefetch += lanes) {
-                __builtin_prefetch(prefetch, 0, 2);  // to L2: L1 is full of what is in use
-                multiply_vectors(x, g, [](const float* p) { return load(p); });
-                for (int r = 0; r < Rows; ++r) x[r] += lanes;
+            for (int32_t piece = 0; piece < run.pieces; ++piece) {
+                const float* x[Rows];
+                for (int r = 0; r < Rows; ++r) x[r] = t.first_of(r, run, piece);
+                int left = run.length;
+                for (; left >= lanes; left -= lanes, g += lanes, prefetch += lanes) {
+                    __builtin_prefetch(prefetch, 0, 2);  // to L2: L1 is full of what is in use
+                    multiply_vectors(x, g, [](const float* p) { return load(p); });
+                    for (int r = 0; r < Rows; ++r) x[r] += lanes;
+                }
+                if (left) multiply_vectors(x, g, [left](const float* p) { return load_first(p, left); });
+                g += left;
+                prefetch += left;
             }
-            if (left) multiply_vectors(x, g, [left](const float* p) { return load_first(p, left); });
         }
         add_sums<Rows>(acc, t.result, t.result_row);
     }
@@ -213,25 +227,25 @@ inline void pack_panel(const float* grads, int64_t filter_stride, int64_t filter
     }
 }
 
-// The runs of filter column v within some output rows and a chunk of products; neighbours are merged (1 x 1 filters).
+// The runs of filter column v within some output rows and a chunk of products.
 inline void find_runs(const ConvShape& s, int64_t v, Range rows, Range chunk, std::vector<Run>& runs) {
     runs.clear();
     const Range columns = inside(v, s.width, s.out_w, s.stride_x, s.pad_x);
-    const int64_t step = s.stride_x == 1 ? columns.size() : 1;
+    const int64_t piece = (s.stride_x == 1 ? columns.size() : 1) * s.batch, gap = (s.stride_x - 1) * s.batch;
     for (int64_t i = rows.begin; i < rows.end; ++i) {
-        for (int64_t j = columns.begin; j < columns.end; j += step) {
-            const int64_t first = (i * s.out_w + j) * s.batch;
-            const Range p = intersect({first, first + step * s.batch}, chunk);
-            if (p.size() == 0) continue;
-            const int64_t pixel = i * s.stride_y * s.width + j * s.stride_x - s.pad_x + v;
-            const Run run = {pixel * s.batch + (p.begin - first), static_cast<int32_t>(p.begin - chunk.begin),
-                             static_cast<int32_t>(p.size())};
-            Run* last = runs.empty() ? nullptr : &runs.back();
-            if (last && last->image + last->length == run.image && last->product + last->length == run.product) {
-                last->length += run.length;
-            } else {
-                runs.push_back(run);
-            }
+        const int64_t first = (i * s.out_w + columns.begin) * s.batch;
+        const Range p = intersect({first, first + columns.size() * s.batch}, chunk);
+        if (p.size() == 0) continue;
+        const int64_t pixel = i * s.stride_y * s.width + columns.begin * s.stride_x - s.pad_x + v;
+        int64_t done = (p.begin - first) % piece;
+        int64_t image = pixel * s.batch + (p.begin - first) / piece * (piece + gap) + done;
+        for (int64_t product = p.begin; product < p.end; done = 0) {  // a rest of a piece, whole pieces, a part of one
+            const int64_t length = std::min(piece - done, p.end - product);
+            const int64_t pieces = done ? 1 : std::max<int64_t>(1, (p.end - product) / piece);
+            runs.push_back({image, static_cast<int32_t>(product - chunk.begin), static_cast<int32_t>(length),
+                            static_cast<int32_t>(pieces)});
+            product += length * pieces;
+            image += (length + gap) * pieces;
         }
     }
 }
@@ -239,25 +253,24 @@ inline void find_runs(const ConvShape& s, int64_t v, Range rows, Range chunk, st
 // ---- a unit of work ------------------------------------------------------------------------------------------------
 
 // One thread's share of one result (channels, filter_h, filter_w, filters): it alone writes these filters and channels.
-class Unit {
-public:
-    Unit(const ConvShape& shape, const float* images, const float* grads, bool dot, Range filters, Range channels,
-         Range products, float* result)
-        : s(shape), images(images), grads(grads + filters.begin * filter_stride()), dot(dot), filters(filters.size()),
-          channels(channels), products(products), result(result + filters.begin) {}
+struct Unit {
+    const ConvShape& s;
+    const float *images, *grads;  // grads and result begin at the unit's first filter
+    bool dot;
+    int64_t filters;
+    Range channels, products;
+    float* result;
 
-    void run() {
+    void run() const {
         clear();
         if (channels.size() == 0 || products.size() == 0) return;
         const int64_t row_products = s.out_w * s.batch;
         const int64_t chunks = ceil_div(products.size(), dot ? DotTile::chunk : OuterTile::chunk);
         const int64_t step = ceil_div(ceil_div(products.size(), chunks), lanes) * lanes;
+        float* panel = dot ? nullptr : scratch<Unit>(step * ceil_div(filters, lanes) * lanes);
         for (int64_t p = products.begin; p < products.end; p += step) {
             const Range chunk = {p, std::min(p + step, products.end)};
-            if (!dot) {
-                panel = scratch<Unit>(step * ceil_div(filters, lanes) * lanes);
-                pack_panel(grads, filter_stride(), filters, chunk, panel);
-            }
+            if (!dot) pack_panel(grads, filter_stride(), filters, chunk, panel);
             const Range chunk_rows = {p / row_products, ceil_div(chunk.end, row_products)};
             for (Range us = {0, 0}; us.begin < s.filter_h; us.begin = us.end) {
                 const Range rows = output_rows(us.begin, chunk_rows);
@@ -265,13 +278,13 @@ public:
                     const Range next = output_rows(us.end, chunk_rows);
                     if (next.begin != rows.begin || next.end != rows.end) break;
                 }
-                if (rows.size() > 0) add_filter_rows(us, rows, chunk);
+                if (rows.size() > 0) add_filter_rows(us, rows, chunk, panel);
             }
         }
     }
 
-private:
     int64_t filter_stride() const { return s.out_h * s.out_w * s.batch; }
+    int64_t gap() const { return (s.stride_x - 1) * s.batch; }
 
     Range output_rows(int64_t u, Range among) const {
         return intersect(inside(u, s.height, s.out_h, s.stride_y, s.pad_y), among);
@@ -284,7 +297,7 @@ private:
     }
 
     // Adds a chunk's products for the filter rows `us`, inside the image for the same output rows: their runs agree.
-    void add_filter_rows(Range us, Range output_rows, Range chunk) const {
+    void add_filter_rows(Range us, Range output_rows, Range chunk, const float* panel) const {
         static thread_local std::vector<std::vector<Run>> runs;
         if (static_cast<int64_t>(runs.size()) < s.filter_w) runs.resize(s.filter_w);
         for (int64_t v = 0; v < s.filter_w; ++v) find_runs(s, v, output_rows, chunk, runs[v]);
@@ -305,8 +318,10 @@ private:
                 tile.images = copy_rows(runs, image_row, tile_rows);
             }
             tile.image_row = image_row;
+            tile.image_gap = gap();
             tile.filter_stride = filter_stride();
             tile.result_row = result_row;
+            tile.grads = panel;
             add_tiles(tile, tile_rows, runs, chunk);
         }
     }
@@ -324,9 +339,10 @@ private:
         for (int64_t v = 0; v < s.filter_w; ++v) {
             if (runs[v].empty()) continue;
             window.begin = std::min(window.begin, runs[v].front().image);
-            window.end = std::max(window.end, runs[v].back().image + runs[v].back().length);
+            const Run& last = runs[v].back();
+            window.end = std::max(window.end, last.image + last.length * last.pieces + gap() * (last.pieces - 1));
         }
-        if (window.begin > window.end) return images;
+        if (window.begin > window.end || window.size() > 4 * DotTile::chunk) return images;  // mostly not read
         const int64_t pitch = ceil_div(window.size(), 1024) * 1024 + 80;
         float* copy = scratch<Rows>(rows * pitch);
         for (int64_t r = 0; r < rows; ++r) {
@@ -344,7 +360,7 @@ private:
             tile.filters = std::min(width, filters - k);
             const TileFunction multiply = dot ? choose_tile<DotTile>(rows, tile.filters)
                                               : choose_tile<OuterTile>(rows, ceil_div(filters, lanes));
-            tile.grads = dot ? grads + k * tile.filter_stride + chunk.begin : panel;
+            if (dot) tile.grads = grads + k * tile.filter_stride + chunk.begin;
             const float* prefetch = tile.grads;  // the next filters, or those that begin the next chunk
             if (k + 2 * columns <= filters) {
                 prefetch += columns * tile.filter_stride;
@@ -361,13 +377,6 @@ private:
             }
         }
     }
-
-    const ConvShape& s;
-    const float *images, *grads;
-    bool dot;
-    int64_t filters;
-    Range channels, products;
-    float *result, *panel = nullptr;
 };
 
 // ---- who does what -------------------------------------------------------------------------------------------------
@@ -382,26 +391,24 @@ struct Plan {
 // What a unit costs, in FMAs of vectors. The constants are measured: what a run, a chunk and a panel cost besides, and
 // how much slower than an outer tile's a dot tile's FMAs are.
 inline double unit_cost(const ConvShape& s, const Plan& plan) {
-    const double filters = static_cast<double>(std::min(plan.filters_a_block, s.filters));
+    const int64_t filters = std::min(plan.filters_a_block, s.filters), products = plan.products_a_slice;
     const double taps = static_cast<double>(plan.channels_a_part * s.filter_h * s.filter_w);
-    const double products = static_cast<double>(plan.products_a_slice);
     if (!plan.dot) {
-        const double chunks = static_cast<double>(ceil_div(plan.products_a_slice, OuterTile::chunk));
-        return std::ceil(filters / lanes) * (taps * (products + 4 * chunks) + 8 * products);
+        const int64_t chunks = ceil_div(products, OuterTile::chunk);
+        return ceil_div(filters, lanes) * (taps * (products + 4 * chunks) + 8 * products);
     }
-    const double run = static_cast<double>((s.stride_x == 1 ? s.out_w : 1) * s.batch);
-    const double chunks = static_cast<double>(ceil_div(plan.products_a_slice, DotTile::chunk));
     constexpr double slower = vector_registers == 32 ? 1.05 : 1.5;
-    return slower * filters * taps * (products / run * (std::ceil(run / lanes) + 0.4) + 2.5 * chunks);
+    const int64_t run = std::max<int64_t>(1, (s.stride_x == 1 ? s.out_w : 1) * s.batch);
+    const double runs = static_cast<double>(products) / run;
+    return slower * filters * taps * (runs * (ceil_div(run, lanes) + 0.4) + 2.5 * ceil_div(products, DotTile::chunk));
 }
 
 // The plan whose busiest thread has least to do. products_a_slice 0: slices are ours to choose.
 inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads) {
     const int64_t products = s.out_h * s.out_w * s.batch, vectors = ceil_div(s.filters, lanes);
     const int64_t blocks = ceil_div(vectors, OuterTile::max_columns), block = ceil_div(vectors, blocks) * lanes;
-    const double taps = static_cast<double>(s.channels * s.filter_h * s.filter_w);
-    constexpr double worth_threads = 30000;  // about 8 us
-    if (static_cast<double>(vectors) * taps * static_cast<double>(products) < worth_threads) threads = 1;
+    const double results = static_cast<double>(s.channels * s.filter_h * s.filter_w * vectors);
+    if (results * products < 30000) threads = 1;  // about 8 us
     Plan best = {};
     double least = -1;
     const auto consider = [&](bool dot, int64_t parts, int64_t slices) {
@@ -412,9 +419,8 @@ inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads)
         } else {
             plan.products_a_slice = std::max<int64_t>(1, ceil_div(ceil_div(products, slices), lanes) * lanes);
         }
-        const double units = static_cast<double>(ceil_div(blocks * plan.parts * plan.slices, threads));
-        const double sum_slices = slices == 1 ? 0 : 8 * taps * static_cast<double>(vectors * slices) / threads;
-        const double cost = units * unit_cost(s, plan) + sum_slices;
+        const int64_t units = ceil_div(blocks * plan.parts * plan.slices, threads);
+        const double cost = units * unit_cost(s, plan) + (slices > 1 ? 8 * results * slices / threads : 0);
         if (least < 0 || cost < least) least = cost, best = plan;
     };
     const int64_t most_units = 4 * static_cast<int64_t>(threads);
@@ -438,8 +444,9 @@ inline void run_plan(const ConvShape& s, const Plan& plan, const float* images, 
         const Range filters = share(i % plan.blocks, plan.filters_a_block, s.filters);
         const Range channels = share(i / plan.blocks % plan.parts, plan.channels_a_part, s.channels);
         const int64_t slice = i / plan.blocks / plan.parts;
-        Unit(s, images, grads, plan.dot, filters, channels, share(slice, plan.products_a_slice, products),
-             results + slice * size).run();
+        const Unit unit = {s, images, grads + filters.begin * products, plan.dot, filters.size(), channels,
+                           share(slice, plan.products_a_slice, products), results + slice * size + filters.begin};
+        unit.run();
     });
 }
 
@@ -469,13 +476,13 @@ inline void weight_acts(const ConvShape& s, const float* images, const float* ou
 }
 
 // The same for each chunk of partial_sum output positions, with its own result: position i*out_w + j belongs to chunk
-// (i*out_w + j) / partial_sum, and partials is (chunks, channels, filter_h, filter_w, filters). Below 1, one chunk is all.
+// (i*out_w + j) / partial_sum, and partials is (chunks, channels, filter_h, filter_w, filters). Below 1: all positions.
 inline void weight_acts_partials(const ConvShape& s, int64_t partial_sum, const float* images,
                                  const float* outputs_grad, float* partials, int threads) {
     using namespace weight_grad;
     if (s.channels * s.filter_h * s.filter_w * s.filters == 0) return;
     const int64_t positions = s.out_h * s.out_w;
-    if (partial_sum < 1) partial_sum = std::max<int64_t>(1, positions);
+    if (partial_sum < 1 || partial_sum > positions) partial_sum = std::max<int64_t>(1, positions);
     Plan plan = make_plan(s, std::max<int64_t>(1, partial_sum * s.batch), threads);
     plan.slices = ceil_div(positions, partial_sum);  // without images, too
     run_plan(s, plan, images, outputs_grad, partials);
