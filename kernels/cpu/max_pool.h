@@ -45,13 +45,15 @@ auto select(const Patch& patch) {
     return is_small ? small[patch.rows - 1][patch.columns - 1] : Run{Kernel<0, 0, Stream>::run};
 }
 
-// The comparison is Theano's, as it is for NaN: a NaN stays if it comes first and is passed over otherwise.
+// The comparison is Theano's also for NaN (one that comes first stays, others are passed over) and for zeros (of +0 and -0
+// the first stays).
 template <int Rows, int Columns, bool Stream>
 struct WindowMax {
     static void run(const float* x, const Patch& patch, float* z, int64_t batch) {
         along_batch<Stream>(z, batch, [&](int64_t b, auto some) {
             vec best = some.load(x + b);
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
+                fetch(x + offset + b + fetch_distance);
                 const vec v = some.load(x + offset + b);
                 best = v > best ? v : best;
             });
