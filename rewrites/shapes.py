@@ -29,8 +29,8 @@ from .cost import Machine
 PROVEN, PRESENT, ASSUMED = 0, 1, 2
 
 # What expressions for sizes are made of. Any other op is not carried out here: it may be slow, or print.
-_ARITHMETIC = (Alloc, CAReduce, DimShuffle, Elemwise, Join, MakeVector, Rebroadcast, Reshape, ScalarFromTensor, ScalarOp,
-               Subtensor, TensorFromScalar)
+_ARITHMETIC = (Alloc, CAReduce, DimShuffle, Elemwise, Join, MakeVector, Rebroadcast, Reshape, ScalarFromTensor,
+               ScalarOp, Subtensor, TensorFromScalar)
 
 
 class Assumed(NamedTuple):
@@ -162,7 +162,7 @@ class Shapes:
     def _number(self, variable, trust):
         """An integer scalar or vector evaluated at this level of trust, or None.
 
-        Not by recursion, as expressions are as deep as networks: `_evaluate` yields each variable whose number it needs.
+        Not by recursion, as expressions are as deep as networks: `_evaluate` yields the variables whose numbers it needs.
         """
         value, waiting = None, [((variable, trust), self._wants(variable))]
         while waiting:

@@ -3,7 +3,7 @@
 A `Site` is one such node with the facts that constraints and costs are computed from. `SITES` has a line per op: how to read
 it and how to build its replacement.
 """
-from typing import Callable, NamedTuple, Tuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 from theano.gof import Apply, Constant

@@ -43,7 +43,7 @@ def reduction(node, shapes):
 @carries(MaxAndArgmax, Argmax)
 def arg_reduction(node, shapes):
     """An index along one axis is the same in any layout. Over several axes it counts through them in their order, which
-    c01b changes when the batch is among them; then there is no c01b version, nor where an op has an order of its own."""
+    c01b changes when the batch is among them; then there is no c01b version, nor where an op has its own order."""
     axes = reduced_axes(node)
     if node.inputs[0].ndim < 2 or (len(axes) > 1 and (0 in axes or axes != tuple(node.op.axis))):
         return None

@@ -1,0 +1,627 @@
+"""Every carrier rule is equivariant: an op's c01b version, given its operands in c01b, gives its own value in c01b.
+
+The tests are generated from tables: a sample makes one node of a small graph, and `check` does the rest for any op. It
+asks the rule for the node's versions, feeds each version every combination of layouts that it declares to take, and
+compares with the node itself: equal values, equal types. All values are whole numbers or powers of two, on which sums
+and products are exact in any order, so that equal means equal. A rule without a sample fails a test.
+"""
+import itertools
+from typing import Callable, NamedTuple, Optional
+
+import numpy as np
+import pytest
+import theano
+import theano.tensor as tt
+from hypothesis import given
+from hypothesis import strategies as st
+from theano import scalar
+from theano.compile import SharedVariable
+from theano.compile.ops import Shape, Shape_i
+from theano.gof import Constant, FunctionGraph
+from theano.gof.graph import clone_get_equiv, inputs as inputs_of, io_toposort
+from theano.tensor import Argmax, MaxAndArgmax, Rebroadcast
+from theano.tensor.blas import Dot22Scalar, _dot22, gemm_no_inplace
+from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise, Prod, ProdWithoutZeros, Sum
+from theano.tensor.extra_ops import CpuContiguous
+from theano.tensor.opt import ShapeFeature
+
+from layoutopt.kernels.relayout import to_bc01, to_c01b
+from layoutopt.rewrites.carriers import carriers, choice_of
+from layoutopt.rewrites.layout import BC01, C01B, EITHER, bc01_order, c01b_order, convert, rotate
+from layoutopt.rewrites.shapes import Shapes
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The checker.
+
+
+class Operands:
+    """Makes a sample's operands; called with a shape. An axis of size 1 is broadcastable unless it is among `plain`."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.values = {}
+
+    def __call__(self, *shape, dtype="float32", plain=()):
+        flags = [size == 1 and axis not in plain for axis, size in enumerate(shape)]
+        return self.holding(self.draw(shape, dtype), flags)
+
+    def holding(self, value, flags):
+        variable = tt.TensorType(value.dtype, flags)()
+        self.values[variable] = value
+        return variable
+
+    def draw(self, shape, dtype="float32"):
+        """Whole numbers, of which sums are exact; few, so that maxima are found more than once."""
+        least = 0 if dtype in ("bool", "uint8") else -3
+        return np.asarray(self.rng.randint(least, 4, shape)).astype(dtype)
+
+    def powers(self, *shape):
+        """An operand of powers of two, of which products are exact."""
+        value = (self.rng.choice([-2, -1, 0.5, 1, 2], shape)).astype("float32")
+        return self.holding(value, [size == 1 for size in shape])
+
+    def shared(self, *shape):
+        return theano.shared(self.draw(shape))
+
+
+class Sample(NamedTuple):
+    """A node to check.
+
+    make : (Operands) -> an output of the node; or that and the list of outputs of the graph it is part of.
+    gives : layout of the outputs of its c01b version, None if there must be no such version.
+    """
+
+    name: str
+    make: Callable
+    gives: Optional[str]
+
+
+class Graph(NamedTuple):
+    """A sample in its function graph."""
+
+    node: theano.gof.Apply
+    inputs: list
+    values: list
+    choice: object
+
+
+def graph_of(make, rng):
+    operands = Operands(rng)
+    made = make(operands)
+    variable, ends = made if isinstance(made, tuple) else (made, made.owner.outputs)
+    variables = [v for v in inputs_of(ends) if not isinstance(v, Constant)]
+    inputs = [v for v in variables if v in operands.values]
+    own = clone_get_equiv(variables, ends, copy_inputs=False)  # constants are cached and must not be owned by a graph
+    fgraph = FunctionGraph(variables, [own[end] for end in ends], clone=False, features=[ShapeFeature()])
+    node = own[variable].owner
+    return Graph(node, inputs, [operands.values[v] for v in inputs], choice_of(node, Shapes(fgraph)))
+
+
+def evaluate(inputs, values, outputs):
+    """The values of `outputs` by the ops' own Python code, node by node: nothing is optimized or compiled."""
+    storage = {variable: [value] for variable, value in zip(inputs, values)}
+    for node in io_toposort(inputs, outputs):
+        storage.update((x, [x.data]) for x in node.inputs if isinstance(x, Constant))
+        storage.update((x, [x.get_value()]) for x in node.inputs if isinstance(x, SharedVariable))
+        storage.update((out, [None]) for out in node.outputs)
+        computed = {variable: [variable not in node.outputs] for variable in storage}
+        node.op.make_py_thunk(node, storage, computed, [])()
+    for variable in outputs:
+        assert variable.type.is_valid_value(storage[variable][0]), "%s holds %r" % (variable.type, storage[variable][0])
+    return [storage[variable][0] for variable in outputs]
+
+
+def turned(value, layout, order_of):
+    """`value`, transposed by the pattern that `order_of` gives for its rank if `layout` is C01B."""
+    return value.transpose(order_of(value.ndim)) if layout == C01B and value.ndim >= 2 else value
+
+
+def layouts_taken(node, version):
+    """Every combination of its operands' layouts that a version takes."""
+    either = {x: (BC01, C01B) if x.ndim >= 2 else (BC01,) for x in node.inputs}
+    return itertools.product(*(either[x] if need == EITHER else (need,) for x, need in zip(node.inputs, version.needs)))
+
+
+def type_in(layout, variable):
+    flags = variable.broadcastable
+    return tt.TensorType(variable.dtype, rotate(flags) if layout == C01B and len(flags) >= 2 else flags)
+
+
+def check_version(graph, version, before, after):
+    """Hold one version against the values of the node's operands (`before`) and results (`after`)."""
+    node = graph.node
+    for layouts in layouts_taken(node, version):
+        inputs, values, operands = list(graph.inputs), list(graph.values), []
+        for x, value, layout in zip(node.inputs, before, layouts):
+            if layout == C01B and x.ndim >= 2:
+                if isinstance(x, Constant):
+                    x = convert(x, C01B)
+                else:
+                    x = type_in(C01B, x)()
+                    inputs.append(x)
+                    values.append(turned(value, C01B, c01b_order).copy())
+            operands.append(x)
+        outputs = version.build(node, operands, layouts)
+        types = [type_in(layout, out) for out, layout in zip(node.outputs, version.gives)]
+        assert [out.type for out in outputs] == types
+        for actual, expected, layout in zip(evaluate(inputs, values, outputs), after, version.gives):
+            np.testing.assert_array_equal(turned(actual, layout, bc01_order), expected)
+            assert actual.dtype == expected.dtype
+
+
+def check(make, gives, rng):
+    """Check everything that the planner and the rewriter rely on of one node's versions; the Graph is returned."""
+    graph = graph_of(make, rng)
+    node, choice = graph.node, graph.choice
+    if choice is None:
+        assert gives is None, "no rule applies to %s" % node
+        return graph
+    for version in filter(None, choice):
+        assert (len(version.needs), len(version.gives)) == (len(node.inputs), len(node.outputs))
+    assert set(choice.bc01.gives) == {BC01}
+    assert (None if choice.c01b is None else set(choice.c01b.gives)) == (None if gives is None else {gives})
+    before_and_after = evaluate(graph.inputs, graph.values, node.inputs + node.outputs)
+    before, after = before_and_after[:len(node.inputs)], before_and_after[len(node.inputs):]
+    if choice.bc01.build:
+        check_version(graph, choice.bc01, before, after)
+    else:
+        assert set(choice.bc01.needs) <= {BC01}
+    if choice.c01b:
+        pairs = set(zip(choice.bc01.needs, choice.c01b.needs))
+        assert not pairs & {(EITHER, BC01), (C01B, BC01), (C01B, EITHER)}, "the planner cannot express %s" % pairs
+        check_version(graph, choice.c01b, before, after)
+    return graph
+
+
+IMAGES = (5, 4, 3, 2)
+
+
+def on_images(make):
+    """A sample's `make` from a function of one operand, images."""
+    return lambda new: make(new(*IMAGES))
+
+
+def samples(table):
+    """Decorator: run a test over a list of samples."""
+    names = [sample.name for sample in table]
+    assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
+    return pytest.mark.parametrize("sample", table, ids=names)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Elementwise ops.
+
+TWO_RESULTS = Elemwise(scalar.Composite(*(lambda a, b: ([a, b], [a + b, a * b]))(scalar.float32(), scalar.float32())))
+RANKS = {1: (5,), 2: (5, 4), 3: (5, 4, 3), 4: (5, 4, 3, 2), 5: (5, 4, 3, 2, 2)}
+
+ELEMWISE = [
+    *(Sample("unary, rank %d" % n, lambda new, n=n: tt.sqr(new(*RANKS[n])), C01B) for n in (2, 3, 4, 5)),
+    Sample("unary, rank 0", lambda new: tt.sqr(new()), None),
+    Sample("unary, rank 1", lambda new: tt.sqr(new(5)), None),
+    *(Sample("binary, rank %d" % n, lambda new, n=n: new(*RANKS[n]) - new(*RANKS[n]), C01B) for n in (2, 3, 4, 5)),
+    *(Sample("operand %s" % (shape,), lambda new, shape=shape: new(*IMAGES) - new(*shape), C01B)
+      for shape in itertools.product((1, 5), (1, 4), (1, 3), (1, 2))),
+    *(Sample("operand %s of a matrix" % (shape,), lambda new, shape=shape: new(*shape) - new(5, 4), C01B)
+      for shape in itertools.product((1, 5), (1, 4))),
+    Sample("both operands broadcast", lambda new: new(5, 1, 3, 1) - new(1, 4, 1, 2), C01B),
+    Sample("one image", lambda new: new(1, 4, 3, 2) - new(1, 4, 3, 2), C01B),
+    Sample("size 1 that may grow", lambda new: new(1, 4, 1, 2, plain=(0, 2)) - new(1, 4, 1, 2, plain=(0, 2)), C01B),
+    Sample("all broadcast", lambda new: new(1, 1, 1, 1) - new(1, 1, 1, 1), C01B),
+    Sample("scalar variable", lambda new: new(*IMAGES) - new(), C01B),
+    Sample("scalar constant", on_images(lambda x: x - np.float32(2)), C01B),
+    Sample("bias vector of a matrix", lambda new: new(5, 4) - new(4), C01B),
+    Sample("constant (1, 4, 1, 1)", lambda new: new(*IMAGES) - tt.constant(new.draw((1, 4, 1, 1))), C01B),
+    Sample("constant (5, 4, 3, 2)", lambda new: tt.constant(new.draw((5, 4, 3, 2))) - new(*IMAGES), C01B),
+    Sample("float32 and int8", lambda new: new(*IMAGES) - new(5, 4, 3, 2, dtype="int8"), C01B),
+    Sample("float32 and float64", lambda new: new(*IMAGES) - new(1, 4, 1, 1, dtype="float64"), C01B),
+    Sample("integers", lambda new: new(5, 4, 3, 2, dtype="int16") // new(1, 1, 3, 2, dtype="uint8"), C01B),
+    Sample("comparison", lambda new: tt.gt(new(*IMAGES), new(1, 4, 1, 1)), C01B),
+    Sample("booleans", lambda new: tt.and_(new(5, 4, 3, 2, dtype="bool"), new(5, 1, 1, 1, dtype="bool")), C01B),
+    Sample("cast", on_images(lambda x: tt.cast(x, "int32")), C01B),
+    Sample("switch", lambda new: tt.switch(new(5, 4, 3, 2, dtype="bool"), new(*IMAGES), np.float32(0)), C01B),
+    Sample("switch by channel",
+           lambda new: tt.switch(new(1, 4, 1, 1, dtype="bool"), new(*IMAGES), new(5, 1, 3, 2)), C01B),
+    Sample("clip", lambda new: tt.clip(new(*IMAGES), np.float32(-1), new(1, 4, 1, 1)), C01B),
+    Sample("fill", lambda new: tt.second(new(*IMAGES), new()), C01B),
+    Sample("fill with a tensor", lambda new: tt.second(new(5, 1, 3, 1), new(*IMAGES)), C01B),
+    Sample("two results", lambda new: TWO_RESULTS(new(*IMAGES), new(1, 4, 1, 1))[1], C01B),
+    Sample("five operands", lambda new: tt.add(*(new(*shape) for shape in (
+        (5, 4, 3, 2), (1, 4, 1, 1), (1, 1, 1, 1), (5, 1, 1, 1), (1, 4, 3, 2)))), C01B),
+]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# DimShuffle. A version of one must move no data, and where there is none, none could.
+
+
+def shuffle(shape, *order):
+    return lambda new: new(*shape).dimshuffle(*order)
+
+
+def shuffles(gives, *table):
+    return [Sample("%s by %s" % (shape, " ".join(map(str, order))), shuffle(shape, *order), gives)
+            for shape, order in table]
+
+
+DIMSHUFFLE = [
+    # biases and the like: one dimension among broadcast ones
+    *shuffles(C01B, ((), "xx"), ((), "xxxx"), ((4,), ("x", 0)), ((4,), (0, "x")), ((4,), ("x", 0, "x", "x")),
+              ((4,), (0, "x", "x", "x")), ((4,), ("x", "x", "x", 0))),
+    *shuffles(None, ((), "x")),
+    # new axes
+    *shuffles(C01B, ((5, 4), (0, 1, "x", "x")), ((5, 4), (0, "x", 1)), ((5, 4), ("x", 0, 1)),
+              ((4, 3, 2), (0, "x", 1, 2)), ((4, 3, 2), ("x", 0, 1, 2)), ((4, 3, 2), (0, 1, 2, "x")),
+              ((5, 4, 3, 2), (0, "x", 1, 2, 3)), ((5, 4, 3, 2), ("x", 0, 1, 2, 3))),
+    # broadcast axes dropped
+    *shuffles(C01B, ((5, 4, 1, 1), (0, 1)), ((5, 4, 3, 1), (0, 1, 2)), ((5, 4, 1, 2), (0, 1, 3)),
+              ((5, 1, 3, 2), (0, 2, 3)), ((5, 1, 3, 2), (0, "x", 2, 3)), ((5, 1, 3, 2), (0, 2, "x", 3)),
+              ((1, 4, 1, 1), (0, 1))),
+    *shuffles(BC01, ((1, 4, 3, 2), (1, 2, 3)), ((5, 1, 1, 1), (0,)), ((1, 4, 1, 1), (1,)), ((1, 1, 1, 1), ()),
+              ((1, 4), (1,)), ((5, 1), (0,))),
+    *shuffles(None, ((1,), ())),
+    # conversions that a program writes itself
+    *shuffles(BC01, ((5, 4), (1, 0)), ((5, 4, 3), (1, 2, 0)), ((5, 4, 3, 2), (1, 2, 3, 0)),
+              ((5, 4, 3, 2, 2), (1, 2, 3, 4, 0))),
+    *shuffles(C01B, ((5, 4, 3), (2, 0, 1)), ((5, 4, 3, 2), (3, 0, 1, 2)), ((5, 4, 3, 2, 2), (4, 0, 1, 2, 3))),
+    # other permutations: data moves in any layout
+    *shuffles(None, *(((5, 4, 3, 2), order) for order in itertools.permutations(range(4)) if order not in (
+        (0, 1, 2, 3), (1, 2, 3, 0), (3, 0, 1, 2)))),
+    *shuffles(None, ((5, 4, 3), (0, 2, 1)), ((5, 4, 3), (1, 0, 2)), ((5, 4, 3), (2, 1, 0))),
+    # the same where the moved axis is broadcast
+    *shuffles(BC01, ((1, 4, 3, 2), (1, 0, 2, 3))),
+    *shuffles(C01B, ((5, 1, 3, 2), (0, 2, 3, 1)), ((5, 4, 3, 1), (0, 3, 1, 2))),
+    # what keepdims is made of
+    Sample("keepdims of a channel sum", on_images(lambda x: x.sum(axis=1, keepdims=True)), C01B),
+    Sample("keepdims of a batch sum", on_images(lambda x: x.sum(axis=0, keepdims=True)), C01B),
+    Sample("keepdims of a sum of all", on_images(lambda x: x.sum(keepdims=True)), C01B),
+]
+
+
+def feeding(product):
+    """A transposed matrix, and the graph's outputs: what `product(operands, it)` makes of it."""
+
+    def make(new):
+        transposed = new(5, 4).T
+        return transposed, product(new, transposed)
+
+    return make
+
+
+TRANSPOSED = [
+    Sample("left of Dot", feeding(lambda new, t: [tt.dot(t, new(5, 3))]), None),
+    Sample("right of Dot", feeding(lambda new, t: [tt.dot(new(3, 4), t)]), None),
+    Sample("left and right", feeding(lambda new, t: [_dot22(t, new(5, 3)), _dot22(new(3, 4), t)]), None),
+    Sample("left of a vector", feeding(lambda new, t: [tt.dot(t, new(5))]), None),
+    Sample("in Dot22Scalar", feeding(lambda new, t: [Dot22Scalar()(t, new(5, 3), new())]), None),
+    Sample("in Gemm", feeding(lambda new, t: [gemm_no_inplace(new(4, 3), new(), t, new(5, 3), new())]), None),
+    Sample("added to by Gemm", feeding(lambda new, t: [gemm_no_inplace(t, new(), new(4, 3), new(3, 5), new())]), BC01),
+    Sample("multiplied and returned", feeding(lambda new, t: [tt.dot(t, new(5, 3)), t]), BC01),
+    Sample("multiplied and added", feeding(lambda new, t: [tt.dot(t, new(5, 3)), t + new(4, 5)]), BC01),
+]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reductions over every subset of the axes.
+
+
+def subsets(ndim, least=1):
+    return (axes for count in range(least, ndim + 1) for axes in itertools.combinations(range(ndim), count))
+
+
+def reduced(ndim, axes):
+    """The layout that a reduction gives in c01b."""
+    return C01B if 0 not in axes and ndim - len(axes) >= 2 else BC01
+
+
+REDUCERS = {
+    "sum": lambda new, shape, axes: new(*shape).sum(axis=axes),
+    "prod": lambda new, shape, axes: new.powers(*shape).prod(axis=axes),
+    "max": lambda new, shape, axes: CAReduce(scalar.maximum, axes)(new(*shape)),
+    "min": lambda new, shape, axes: CAReduce(scalar.minimum, axes)(new(*shape)),
+    "all": lambda new, shape, axes: tt.all(new(*shape, dtype="bool"), axis=axes),
+    "any": lambda new, shape, axes: tt.any(new(*shape, dtype="bool"), axis=axes),
+}
+
+REDUCTIONS = [
+    *(Sample("%s of rank %d over %s" % (name, ndim, axes),
+             lambda new, reduce=reduce, ndim=ndim, axes=axes: reduce(new, RANKS[ndim], axes), reduced(ndim, axes))
+      for name, reduce in REDUCERS.items() for ndim in (2, 3, 4) for axes in subsets(ndim)),
+    *(Sample("sum with a broadcast batch over %s" % (axes,), lambda new, axes=axes: new(1, 4, 3, 2).sum(axis=axes),
+             reduced(4, axes)) for axes in subsets(4)),
+    *(Sample("sum with broadcast channels over %s" % (axes,), lambda new, axes=axes: new(5, 1, 3, 2).sum(axis=axes),
+             reduced(4, axes)) for axes in subsets(4)),
+    Sample("sum of all", on_images(lambda x: x.sum()), BC01),
+    Sample("sum over no axis", on_images(lambda x: Sum(axis=())(x)), C01B),
+    Sample("sum over -1", on_images(lambda x: x.sum(axis=-1)), C01B),
+    Sample("sum over -4", on_images(lambda x: x.sum(axis=-4)), BC01),
+    Sample("sum over (-1, 1)", on_images(lambda x: x.sum(axis=(-1, 1))), C01B),
+    Sample("sum of rank 5 over (2, 4)", lambda new: new(5, 4, 3, 2, 2).sum(axis=(2, 4)), C01B),
+    Sample("sum of int8", lambda new: new(5, 4, 3, 2, dtype="int8").sum(axis=1), C01B),
+    Sample("sum, dtype", on_images(lambda x: x.sum(axis=1, dtype="float64", acc_dtype="float64")), C01B),
+    Sample("sum, acc_dtype", on_images(lambda x: Sum(axis=(0, 2), acc_dtype="float64")(x)), BC01),
+    Sample("prod, acc_dtype", lambda new: Prod(axis=(2, 3), acc_dtype="float64")(new.powers(5, 4, 3, 2)), C01B),
+    Sample("prod without zeros", lambda new: ProdWithoutZeros(axis=(1,))(new.powers(5, 4, 3, 2)), C01B),
+    Sample("sum within a mean", on_images(lambda x: tt.mean(x, axis=1).owner.inputs[0]), C01B),
+    Sample("division within a mean", on_images(lambda x: tt.mean(x, axis=1)), C01B),
+    Sample("sum of a vector", lambda new: new(5).sum(), None),
+]
+
+
+def arg_samples(name, make):
+    several = (axes for ndim in (2, 3, 4) for axes in subsets(ndim, 2))
+    single = ((axis,) for axis in range(4))
+    return [
+        *(Sample("%s of rank %d over %s" % (name, ndim, axes),
+                 lambda new, ndim=ndim, axes=axes: make(axes)(new(*RANKS[ndim])), reduced(ndim, axes))
+          for axes in single for ndim in (2, 3, 4) if axes[0] < ndim),
+        # the index counts through the axes, in an order that c01b would change
+        *(Sample("%s over %s" % (name, axes), lambda new, axes=axes: make(axes)(new(*IMAGES)),
+                 None if 0 in axes else reduced(4, axes)) for axes in sorted(set(several))),
+        Sample("%s over (2, 1), in this order" % name, on_images(lambda x: make((2, 1))(x)), None),
+        Sample("%s of a vector" % name, lambda new: make((0,))(new(5)), None),
+    ]
+
+
+ARG_REDUCTIONS = (arg_samples("argmax", lambda axes: Argmax(axes))
+                  + arg_samples("max and argmax", lambda axes: lambda x: MaxAndArgmax(list(axes))(x)[1]))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reshape: only where the batch provably stays.
+
+
+def images(new):
+    """Images whose channels, rows and columns the graph proves to be 4, 3 and 2."""
+    flat = new(5, 24)
+    return flat.reshape((flat.shape[0], 4, 3, 2))
+
+
+def back(new, shape_of):
+    """A flattened tensor made images again, with the shape that `shape_of` takes from these."""
+    x = new(5, 4, 1, 2)
+    return tt.sqr(x).flatten(2).reshape(shape_of(x), ndim=4)
+
+
+RESHAPES = [
+    *(Sample("flatten(2) of rank %d" % n, lambda new, n=n: new(*RANKS[n]).flatten(2), C01B) for n in (3, 4, 5)),
+    Sample("flatten(3)", on_images(lambda x: x.flatten(3)), C01B),
+    Sample("(shape[0], -1)", on_images(lambda x: x.reshape((x.shape[0], -1))), C01B),
+    Sample("(shape[0], 24)", on_images(lambda x: x.reshape((x.shape[0], 24))), C01B),
+    Sample("(shape[0], 4, -1)", on_images(lambda x: x.reshape((x.shape[0], 4, -1))), C01B),
+    Sample("(shape[0], 2, 12), channels split", on_images(lambda x: x.reshape((x.shape[0], 2, 12))), C01B),
+    Sample("(shape[0], shape[1] * 6)", on_images(lambda x: x.reshape((x.shape[0], x.shape[1] * 6))), C01B),
+    Sample("a matrix made images", images, C01B),
+    Sample("images of one row", on_images(lambda x: x.reshape((x.shape[0], 4, 1, 6))), C01B),
+    Sample("another's shape[0]", on_images(lambda x: (x * 2).reshape((x.shape[0], -1))), C01B),
+    Sample("back to a given shape", lambda new: back(new, lambda x: x.shape), C01B),
+    Sample("back to given sizes", lambda new: back(new, lambda x: tuple(x.shape[i] for i in range(4))), C01B),
+    Sample("constant, of one image", lambda new: new(1, 4, 3, 2).reshape((1, 24)), C01B),
+    Sample("constant, of a constant batch", lambda new: tt.alloc(new(), 5, 4, 3, 2).reshape((5, 24)), C01B),
+    Sample("(-1, 24), the rest proven", lambda new: images(new).reshape((-1, 24)), C01B),
+    Sample("(-1, 6, 4), the rest proven", lambda new: images(new).reshape((-1, 6, 4)), C01B),
+    # the batch changes
+    Sample("(-1, 12) merges", lambda new: images(new).reshape((-1, 12)), None),
+    Sample("(-1, 2), constant, merges", on_images(lambda x: x.reshape((-1, 2))), None),
+    Sample("(shape[0] * shape[1], -1)", on_images(lambda x: x.reshape((x.shape[0] * x.shape[1], -1))), None),
+    Sample("constant merges", lambda new: tt.alloc(new(), 5, 4, 3, 2).reshape((10, 12)), None),
+    Sample("(shape[1], ...)", on_images(lambda x: x.reshape((x.shape[1], -1))), None),
+    # it stays, but who knows
+    Sample("(-1, 24), nothing proven", on_images(lambda x: x.reshape((-1, 24))), None),
+    Sample("(5, 24), nothing proven", on_images(lambda x: x.reshape((5, 24))), None),
+    Sample("shared, its present size", lambda new: new.shared(5, 4, 3, 2).reshape((5, 24)), None),
+    Sample("a variable number", lambda new: new(*IMAGES).reshape((new.holding(np.int64(5)[...], ()), 24)), None),
+    Sample("a variable vector",
+           lambda new: new(*IMAGES).reshape(new.holding(np.array([5, 24]), (False,)), ndim=2), None),
+    Sample("joined sizes", on_images(lambda x: x.reshape(tt.concatenate([x.shape[:1], [24]]), ndim=2)), None),
+    # ranks in which there is no layout
+    Sample("of a vector", lambda new: new(20).reshape((5, 4)), None),
+    Sample("to a vector", on_images(lambda x: x.reshape((-1,))), None),
+]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Products, sizes, promises, copies and conversions.
+
+PRODUCTS = [
+    Sample("Dot", lambda new: tt.Dot()(new(5, 4), new(4, 3)), C01B),
+    Sample("Dot of a transposed left", lambda new: tt.Dot()(new(4, 5).T, new(4, 3)), C01B),
+    Sample("Dot of a transposed right", lambda new: tt.Dot()(new(5, 4), new(3, 4).T), C01B),
+    Sample("Dot with a constant", lambda new: tt.Dot()(new(5, 4), tt.constant(new.draw((4, 3)))), C01B),
+    Sample("Dot of integers", lambda new: tt.Dot()(new(5, 4, dtype="int32"), new(4, 3, dtype="int8")), C01B),
+    Sample("Dot, mixed", lambda new: tt.Dot()(new(5, 4), new(4, 3, dtype="float64")), C01B),
+    Sample("Dot of one row", lambda new: tt.Dot()(new(1, 4), new(4, 3)), C01B),
+    Sample("Dot giving one column", lambda new: tt.Dot()(new(5, 4), new(4, 1)), C01B),
+    Sample("Dot with a vector", lambda new: tt.Dot()(new(5, 4), new(4)), None),
+    Sample("Dot of a vector", lambda new: tt.Dot()(new(5), new(5, 4)), None),
+    Sample("Dot of vectors", lambda new: tt.Dot()(new(5), new(5)), None),
+    Sample("Dot22", lambda new: _dot22(new(5, 4), new(4, 3)), C01B),
+    Sample("Dot22 of a square with itself", lambda new: (lambda x: _dot22(x, x))(new(4, 4)), C01B),
+    Sample("Dot22 of transposed matrices", lambda new: _dot22(new(4, 5).T, new(3, 4).T), C01B),
+    Sample("Dot22Scalar", lambda new: Dot22Scalar()(new(5, 4), new(4, 3), new()), C01B),
+    Sample("Gemm", lambda new: gemm_no_inplace(new(5, 3), new(), new(5, 4), new(4, 3), new()), C01B),
+    Sample("Gemm, constants",
+           lambda new: gemm_no_inplace(new(5, 3), np.float32(2), new(5, 4), new(4, 3), np.float32(1)), C01B),
+]
+
+REBROADCASTS = [
+    Sample("channels are 1", lambda new: Rebroadcast((1, True))(new(5, 1, 3, 2, plain=(1,))), C01B),
+    Sample("batch is 1", lambda new: Rebroadcast((0, True))(new(1, 4, 3, 2, plain=(0,))), C01B),
+    Sample("batch may grow", lambda new: Rebroadcast((0, False))(new(1, 4, 3, 2)), C01B),
+    Sample("several axes", lambda new: Rebroadcast((0, False), (3, True))(new(1, 4, 3, 1, plain=(3,))), C01B),
+    Sample("matrix", lambda new: Rebroadcast((1, True))(new(5, 1, plain=(1,))), C01B),
+    Sample("promise about a vector", lambda new: Rebroadcast((0, True))(new(1, plain=(0,))), None),
+]
+
+ALLOCS = [
+    Sample("scalar", lambda new: tt.alloc(new(), 5, 4, 3, 2), C01B),
+    Sample("scalar constant", lambda new: tt.alloc(np.float32(0), 5, 4, 3, 2), C01B),
+    Sample("like another", on_images(lambda x: tt.alloc(np.float32(1), *(x.shape[i] for i in range(4)))), C01B),
+    Sample("with sizes of 1", lambda new: tt.alloc(new(), 1, 4, 1, 2), C01B),
+    Sample("(1, 4, 1, 1) spread", lambda new: tt.alloc(new(1, 4, 1, 1), 5, 4, 3, 2), C01B),
+    Sample("(5, 1, 3, 2) spread", lambda new: tt.alloc(new(5, 1, 3, 2), 5, 4, 3, 2), C01B),
+    Sample("(1, 1, 1, 1) spread", lambda new: tt.alloc(new(1, 1, 1, 1), 5, 4, 3, 2), C01B),
+    Sample("(1, 4) spread", lambda new: tt.alloc(new(1, 4), 5, 4), C01B),
+    Sample("of lower rank", lambda new: tt.alloc(new(3, 2), 5, 4, 3, 2), None),
+    Sample("a new vector", lambda new: tt.alloc(new(), 5), None),
+]
+
+SIZES = [
+    *(Sample("size %d of rank %d" % (axis, n), lambda new, axis=axis, n=n: Shape_i(axis)(new(*RANKS[n])), None)
+      for n in (1, 2, 3, 4, 5) for axis in range(n)),
+    *(Sample("shape, rank %d" % n, lambda new, n=n: Shape()(new(*RANKS[n])), None) for n in (1, 2, 3, 4, 5)),
+    Sample("shape of a scalar", lambda new: Shape()(new()), None),
+    Sample("shape with broadcast axes", lambda new: Shape()(new(1, 4, 1, 1)), None),
+]
+
+COPIES = [
+    *(Sample("contiguous, rank %d" % n, lambda new, n=n: CpuContiguous()(new(*RANKS[n])), C01B) for n in (2, 4)),
+    Sample("contiguous vector", lambda new: CpuContiguous()(new(5)), None),
+    *(Sample("to c01b, rank %d" % n, lambda new, n=n: to_c01b(new(*RANKS[n])), BC01) for n in (2, 3, 4, 5)),
+    *(Sample("to bc01, rank %d" % n, lambda new, n=n: to_bc01(new(*RANKS[n])), C01B) for n in (2, 3, 4, 5)),
+    Sample("to c01b with broadcast axes", lambda new: to_c01b(new(1, 4, 1, 2)), BC01),
+    Sample("to bc01 with broadcast axes", lambda new: to_bc01(new(1, 4, 1, 2)), C01B),
+]
+
+OTHERS = PRODUCTS + REBROADCASTS + ALLOCS + SIZES + COPIES
+ALL_SAMPLES = ELEMWISE + DIMSHUFFLE + TRANSPOSED + REDUCTIONS + ARG_REDUCTIONS + RESHAPES + OTHERS
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tests.
+
+
+@samples(ELEMWISE)
+def test_elementwise(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(DIMSHUFFLE)
+def test_dimshuffle(sample, rng):
+    check_dimshuffle(sample.make, sample.gives, rng)
+
+
+@samples(TRANSPOSED)
+def test_a_matrix_transposed_for_a_product_comes_in_either_layout(sample, rng):
+    choice = check(sample.make, sample.gives, rng).choice
+    assert choice.bc01.needs == ((EITHER,) if sample.gives is None else (BC01,))
+
+
+@samples(REDUCTIONS)
+def test_reductions(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(ARG_REDUCTIONS)
+def test_arg_reductions(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(RESHAPES)
+def test_reshape(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(OTHERS)
+def test_products_sizes_promises_copies_conversions(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples([sample for sample in PRODUCTS if sample.gives])
+def test_products_take_both_matrices_in_either_layout(sample, rng):
+    graph = check(sample.make, sample.gives, rng)
+    for version in graph.choice:
+        assert [need for need, x in zip(version.needs, graph.node.inputs) if x.ndim == 2][-2:] == [EITHER, EITHER]
+
+
+def test_what_a_matrix_is_added_to_must_be_in_the_layout_of_the_result(rng):
+    choice = check(PRODUCTS[-1].make, C01B, rng).choice
+    assert (choice.bc01.needs[0], choice.c01b.needs[0]) == (BC01, C01B)
+
+
+def rule_class(op):
+    """The op class whose rule applies to an op, or None."""
+    return next((cls for cls in type(op).__mro__ if cls in carriers()), None)
+
+
+def test_every_rule_has_samples():
+    operands = Operands(np.random.RandomState(0))
+    made = (sample.make(operands) for sample in ALL_SAMPLES)
+    sampled = {rule_class((variable[0] if isinstance(variable, tuple) else variable).owner.op) for variable in made}
+    assert sampled == set(carriers())
+
+
+def test_an_op_without_a_rule_has_no_choice(rng):
+    assert graph_of(lambda new: tt.nnet.softmax(new(5, 4)), rng).choice is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Random nodes. Rank 2 and up unless said otherwise; an axis is broadcast or of a size that no other has.
+
+SIZES_OF_AXES = (7, 5, 4, 3, 2)
+
+
+@st.composite
+def shapes(draw, least=2):
+    ndim = draw(st.integers(least, 5))
+    return tuple(draw(st.sampled_from((1, size))) for size in SIZES_OF_AXES[:ndim])
+
+
+@st.composite
+def dimshuffles(draw):
+    """(shape, order): any permutation, of which broadcast axes are dropped and 'x' inserted at will."""
+    shape = draw(shapes(least=1))
+    kept = [axis for axis, size in enumerate(shape) if size > 1 or draw(st.booleans())]
+    order = draw(st.permutations(kept))
+    for place in draw(st.lists(st.integers(0, 6), max_size=6 - len(order))):
+        order.insert(place, "x")
+    return shape, tuple(order)
+
+
+def data_free(variable, order):
+    """Whether a dimshuffle leaves every element where it is if operand or result or both are in c01b."""
+    shape = [1 if flag else SIZES_OF_AXES[axis] for axis, flag in enumerate(variable.broadcastable)]
+    value = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    dropped = [axis for axis in range(len(shape)) if axis not in order]
+    result = value.transpose([axis for axis in order if axis != "x"] + dropped)
+    result = result.reshape([1 if axis == "x" else shape[axis] for axis in order])
+    pairs = [(turned(value, a, c01b_order), turned(result, b, c01b_order))
+             for a, b in ((C01B, C01B), (C01B, BC01), (BC01, C01B))
+             if (a == BC01 or value.ndim >= 2) and (b == BC01 or result.ndim >= 2)]
+    return any(np.array_equal(a.ravel(), b.ravel()) for a, b in pairs)
+
+
+UNKNOWN = object()
+
+
+def check_dimshuffle(make, gives, rng):
+    """Also hold that it has a c01b version if and only if one moves no data, and that this one moves none."""
+    graph = graph_of(make, rng)
+    choice, x, order = graph.choice, graph.node.inputs[0], graph.node.op.new_order
+    assert isinstance(graph.node.op, DimShuffle)
+    if gives is UNKNOWN:
+        gives = None if choice.c01b is None else choice.c01b.gives[0]
+    check(make, gives, rng)
+    assert (choice.c01b is not None) == data_free(x, order)
+    if choice.c01b:
+        value, = evaluate(graph.inputs, graph.values, [x])
+        value = turned(value, choice.c01b.needs[0], c01b_order).copy()
+        operand = type_in(choice.c01b.needs[0], x)()
+        result, = evaluate([operand], [value], choice.c01b.build(graph.node, [operand], choice.c01b.needs))
+        np.testing.assert_array_equal(result.ravel(), value.ravel())
+
+
+@given(dimshuffles())
+def test_any_dimshuffle(case):
+    shape, order = case
+    check_dimshuffle(shuffle(shape, *order), UNKNOWN, np.random.RandomState(0))
+
+
+@given(shapes(), st.data())
+def test_any_reduction(shape, data):
+    axes = tuple(sorted(data.draw(st.sets(st.sampled_from(range(len(shape)))))))
+    make = REDUCERS[data.draw(st.sampled_from(sorted(REDUCERS)))]
+    if axes:
+        check(lambda new: make(new, shape, axes), reduced(len(shape), axes), np.random.RandomState(0))
+
+
+@given(shapes(), st.data())
+def test_any_elementwise(shape, data):
+    operands = [tuple(data.draw(st.sampled_from((1, size))) for size in shape)
+                for _ in range(data.draw(st.integers(1, 4)))]
+    check(lambda new: tt.add(new(*shape), *(new(*operand) for operand in operands)), C01B, np.random.RandomState(0))

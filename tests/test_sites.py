@@ -1,0 +1,638 @@
+"""Which convolutions and poolings may become c01b ops, why the others may not, and what is known of their sizes.
+
+Verdicts are held row by row against the constraints of both sets, each with a case just inside and one just outside;
+a rejection must name the numbers. Of a site's c01b version the layouts and parameters are checked here, its values in
+tests of whole functions. The second half is about `Shapes`: what is proven is never a size that only holds at present.
+"""
+import numpy as np
+import pytest
+import theano
+import theano.sparse
+import theano.tensor as tt
+from theano.compile import SharedVariable
+from theano.gof import Constant, FunctionGraph
+from theano.gof.graph import inputs as inputs_of
+from theano.ifelse import ifelse
+from theano.printing import Print
+from theano.tensor.nnet.abstract_conv import (AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights,
+                                              AbstractConv3d)
+from theano.tensor.opt import ShapeFeature
+from theano.tensor.signal.pool import AveragePoolGrad, DownsampleFactorMaxGradGrad, MaxPoolGrad, Pool
+
+from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs, as_pad
+from layoutopt.kernels.pool import MaxPool as C01bMaxPool, MaxPoolGrad as C01bMaxPoolGrad
+from layoutopt.rewrites.constraints import (ALL, CONVOLUTIONS, FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT,
+                                            POOLS, WEIGHT_GRADIENT, judge)
+from layoutopt.rewrites.layout import BC01, C01B, rotate
+from layoutopt.rewrites.region import find_region
+from layoutopt.rewrites.shapes import ASSUMED, PRESENT, PROVEN, Assumed, Shapes
+from layoutopt.rewrites.sites import read_site
+
+IMAGES, FILTERS = (8, 4, 9, 9), (16, 4, 3, 3)
+UNKNOWN = (None,) * 4
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nodes.
+
+
+def tensor(shape, dtype="float32"):
+    return tt.TensorType(dtype, [size == 1 for size in shape])()
+
+
+def convolution(kind, images=IMAGES, filters=FILTERS, dtype="float32", **parameters):
+    """A node of this kind, told these sizes."""
+    x, w, y = tensor(images, dtype), tensor(filters, dtype), tensor((images[0], filters[0], None, None), dtype)
+    sizes = tt.lvector()
+    ops = {FORWARD: (AbstractConv2d, (x, w)), WEIGHT_GRADIENT: (AbstractConv2d_gradWeights, (x, y, sizes)),
+           IMAGE_GRADIENT: (AbstractConv2d_gradInputs, (w, y, sizes))}
+    op_class, inputs = ops[kind]
+    return op_class(imshp=images, kshp=filters, **parameters)(*inputs).owner
+
+
+def pooling(kind, images=(8, 16, 9, 9), window=(2, 2), stride=None, pad=(0, 0), dtype="float32", **parameters):
+    """A node of this kind on images of known size."""
+    x = tt.alloc(tt.scalar(dtype=dtype), *images)
+    parameters = dict(dict(ignore_border=True, ndim=2), **parameters)
+    if kind == MAX_POOL:
+        return Pool(**parameters)(x, window, stride or window, pad).owner
+    y = tt.TensorType(dtype, [False] * len(images))()
+    return MaxPoolGrad(**parameters)(x, y, y, window, stride or window, pad).owner
+
+
+def node_of(kind, **changes):
+    return (convolution if kind in CONVOLUTIONS else pooling)(kind, **changes)
+
+
+def graph_of(*outputs):
+    """The outputs in a function graph, and its Shapes."""
+    variables = [v for v in inputs_of(outputs) if not isinstance(v, Constant)]
+    fgraph = FunctionGraph(variables, list(outputs), clone=True, features=[ShapeFeature()])
+    return fgraph, Shapes(fgraph)
+
+
+def site_of(node, constraints="layoutopt"):
+    fgraph, shapes = graph_of(*node.outputs)
+    return read_site(fgraph.outputs[0].owner, shapes, constraints)
+
+
+def rejected(site, *words):
+    """Assert that a site does not qualify, for a reason with these words in it."""
+    assert not site.verdict.qualifies and site.choice.c01b is None
+    assert all(word in site.verdict.reason for word in words), site.verdict.reason
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Convolutions that qualify, and what becomes of them.
+
+C01B_CLASSES = {FORWARD: FilterActs, WEIGHT_GRADIENT: WeightActs, IMAGE_GRADIENT: ImageActs, MAX_POOL: C01bMaxPool,
+                MAX_POOL_GRADIENT: C01bMaxPoolGrad}
+
+# border mode, and the pads of a filter of 3 x 2 as (top, bottom, left, right)
+BORDER_MODES = [
+    ("valid", (0, 0, 0, 0)),
+    ("half", (1, 1, 1, 1)),
+    ("full", (2, 2, 1, 1)),
+    (0, (0, 0, 0, 0)),
+    (2, (2, 2, 2, 2)),
+    ((1, 0), (1, 1, 0, 0)),
+    ((0, 3), (0, 0, 3, 3)),
+    (((1, 1), (2, 2)), (1, 1, 2, 2)),
+    (((1, 2), (0, 3)), (1, 2, 0, 3)),
+    (((0, 1), 2), (0, 1, 2, 2)),
+]
+
+
+def c01b_op(site):
+    """The op of a site's c01b version, whose results have the types of the node's, turned."""
+    node, version = site.node, site.choice.c01b
+    operands = [tt.TensorType(x.dtype, rotate(x.broadcastable))() if need == C01B else x
+                for x, need in zip(node.inputs, version.needs)]
+    outputs = version.build(node, operands, version.needs)
+    types = [tt.TensorType(out.dtype, rotate(out.broadcastable)) for out in node.outputs]
+    assert [out.type for out in outputs] == types
+    assert isinstance(outputs[0].owner.op, C01B_CLASSES[site.kind])
+    assert len(outputs) == len(version.gives) == 1
+    return outputs[0].owner.op
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3), (5, 4)])
+@pytest.mark.parametrize("border_mode, pads", BORDER_MODES)
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolutions_qualify_and_keep_their_parameters(kind, border_mode, pads, stride, flip):
+    site = site_of(convolution(kind, filters=(7, 4, 3, 2), border_mode=border_mode, subsample=stride, filter_flip=flip))
+    assert (site.kind, site.verdict) == (kind, (True, "fulfils every constraint of layoutopt"))
+    assert (site.facts["pads"], site.facts["stride"], site.facts["flip"]) == (pads, stride, flip)
+    shape_input = (BC01,) * (kind != FORWARD)
+    assert (site.choice.c01b.needs, site.choice.c01b.gives) == ((C01B, C01B) + shape_input, (C01B,))
+    assert (site.choice.bc01.needs, site.choice.bc01.gives) == ((BC01, BC01) + shape_input, (BC01,))
+    assert site.choice.bc01.build is None
+    op = c01b_op(site)
+    assert (op.pad, op.stride, op.flip, op.ceil_mode) == (as_pad(site.node.op.border_mode), stride, flip, False)
+
+
+@pytest.mark.parametrize("images, filters", [
+    ((1, 4, 9, 9), (7, 4, 3, 3)),
+    ((8, 1, 9, 9), (7, 1, 3, 3)),
+    ((8, 4, 9, 9), (1, 4, 3, 3)),
+    ((8, 4, 1, 9), (7, 4, 1, 3)),
+    ((1, 1, 1, 1), (1, 1, 1, 1)),
+])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_sizes_of_1_keep_their_broadcast_flags(kind, images, filters):
+    site = site_of(convolution(kind, images, filters))
+    assert site.verdict.qualifies
+    c01b_op(site)
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_convolution_of_which_nothing_is_known_qualifies(kind):
+    site = site_of(convolution(kind, UNKNOWN, UNKNOWN, border_mode="half"))
+    assert site.verdict.qualifies and site.choice.c01b.seconds > 0 and site.choice.bc01.seconds > 0
+    unknown = ("batch", "channels", "filters", "filter", "image", "output", "pads")
+    assert [site.facts[name] for name in unknown] == [None] * len(unknown)
+    c01b_op(site)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Convolutions that do not.
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(dtype="float64"), ["float64", "float32"]),
+    (dict(dtype="float16"), ["float16", "float32"]),
+    (dict(filter_dilation=(2, 2)), ["filter_dilation is (2, 2)"]),
+    (dict(filter_dilation=(1, 2)), ["filter_dilation is (1, 2)"]),
+    (dict(num_groups=2, filters=(16, 2, 3, 3)), ["num_groups is 2"]),
+    (dict(dtype="float64", filter_dilation=(2, 2)), ["float64"]),  # the first constraint broken is the reason
+])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolutions_beyond_the_kernels(kind, changes, words):
+    rejected(site_of(convolution(kind, **changes)), *words)
+
+
+def test_unshared_filters_are_rejected():
+    x, w = tensor(IMAGES), tt.TensorType("float32", [False] * 6)()
+    parameters = dict(imshp=IMAGES, kshp=(16, 7, 7, 4, 3, 3), unshared=True)
+    forward = AbstractConv2d(**parameters)(x, w)
+    for out in (forward, AbstractConv2d_gradWeights(**parameters)(x, forward, (3, 3)),
+                AbstractConv2d_gradInputs(**parameters)(w, forward, (9, 9))):
+        rejected(site_of(out.owner), "unshared")
+
+
+def test_what_is_no_site():
+    x, y = tensor(UNKNOWN), tensor(UNKNOWN)
+    cube = tt.TensorType("float32", [False] * 5)
+    nodes = [AbstractConv3d()(cube(), cube()), AveragePoolGrad(False, mode="average_inc_pad")(x, y, (2, 2)),
+             DownsampleFactorMaxGradGrad(False)(x, y, y, (2, 2)), tt.nnet.relu(x), x.dimshuffle(1, 2, 3, 0)]
+    assert [site_of(out.owner) for out in nodes] == [None] * len(nodes)
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: FilterActs()(x, x),
+    lambda x: ImageActs()(x, x, (9, 9)),
+    lambda x: WeightActs()(x, x, (3, 3))[0],
+    lambda x: C01bMaxPool(2)(x),
+    lambda x: C01bMaxPoolGrad(2)(x, x, x),
+])
+def test_c01b_ops_of_the_program_stay(make):
+    site = site_of(make(tensor(UNKNOWN)).owner)
+    rejected(site, "written in c01b by the program")
+    assert (site.kind in ALL, site.facts, set(site.choice.bc01.gives)) == (True, {}, {BC01})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pooling.
+
+
+@pytest.mark.parametrize("changes", [
+    dict(),
+    dict(ignore_border=False),
+    dict(window=(3, 2), stride=(1, 4)),
+    dict(window=(3, 2), stride=(2, 2), ignore_border=False),
+    dict(window=(3, 2), pad=(2, 1)),
+    dict(images=(8, 16, 7, 9)),
+    dict(images=(1, 1, 9, 9)),
+])
+@pytest.mark.parametrize("kind", POOLS)
+def test_max_poolings_qualify_and_keep_their_parameters(kind, changes):
+    site = site_of(pooling(kind, **changes))
+    assert (site.kind, site.verdict) == (kind, (True, "fulfils every constraint of layoutopt"))
+    window, pad = changes.get("window", (2, 2)), changes.get("pad", (0, 0))
+    tensors = 1 if kind == MAX_POOL else 3
+    assert (site.choice.c01b.needs, site.choice.c01b.gives) == ((C01B,) * tensors + (BC01,) * 3, (C01B,))
+    op = c01b_op(site)
+    assert (op.ds, op.stride, op.start) == (window, changes.get("stride", window), (-pad[0], -pad[1]))
+    assert op.ceil_mode is not changes.get("ignore_border", True)
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(dtype="float64"), ["float64", "float32"]),
+    (dict(images=(16, 9, 9)), ["2 of 3 axes"]),
+    (dict(images=(8, 16, 9, 9, 9)), ["2 of 5 axes"]),
+    (dict(images=(8, 16, 9, 9, 9), window=(2, 2, 2), pad=(0, 0, 0), ndim=3), ["3 of 5 axes"]),
+    (dict(images=(8, 9, 9, 9), window=(2, 2, 2), pad=(0, 0, 0), ndim=3), ["3 of 4 axes"]),
+    (dict(window=tt.constant([0, 2]), stride=(1, 1)), ["window (0, 2)"]),
+    (dict(stride=(2, 0)), ["stride (2, 0)"]),
+    (dict(pad=tt.constant([1, 1]), ignore_border=False), ["pad (1, 1)", "window (2, 2)", "ignore_border=True"]),
+    (dict(window=tt.lvector()), ["window", "not known at compile time"]),
+    (dict(stride=tt.lvector()), ["stride", "not known at compile time"]),
+    (dict(pad=tt.lvector()), ["pad", "not known at compile time"]),
+])
+@pytest.mark.parametrize("kind", POOLS)
+def test_poolings_beyond_the_kernels(kind, changes, words):
+    rejected(site_of(pooling(kind, **changes)), *words)
+
+
+@pytest.mark.parametrize("mode", ["sum", "average_inc_pad", "average_exc_pad"])
+def test_other_poolings(mode):
+    rejected(site_of(pooling(MAX_POOL, mode=mode)), "mode is '%s'" % mode)
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_pad_as_large_as_the_window_which_theano_refuses_too(kind):
+    facts = dict(site_of(pooling(kind)).facts, window=(3, 2), pad=(1, 2))
+    assert judge(kind, dict(facts, pad=(2, 1))).qualifies
+    verdict = judge(kind, facts)
+    assert not verdict.qualifies and "pad (1, 2) with window (3, 2)" in verdict.reason
+
+
+def test_a_pooling_of_which_nothing_is_known_qualifies():
+    site = site_of(Pool(ignore_border=True)(tensor(UNKNOWN), (2, 2)).owner)
+    assert site.verdict.qualifies
+    assert [site.facts[name] for name in ("batch", "channels", "image")] == [None] * 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The constraints of the original kernels, each at its limit: (kinds, what is allowed, what is not, words of the reason)
+
+
+def channels(count):
+    return dict(images=(8, count, 9, 9), filters=(16, count, 3, 3))
+
+
+CORRELATIONS = (FORWARD, IMAGE_GRADIENT)
+LIMITS = [
+    (CONVOLUTIONS, dict(filters=(16, 4, 3, 3)), dict(filters=(16, 4, 3, 2)), ["filters of (3, 2)"]),
+    (CONVOLUTIONS, dict(filters=(16, 4, 1, 1)), dict(filters=(16, 4, 1, 3)), ["filters of (1, 3)"]),
+    (CONVOLUTIONS, dict(subsample=(2, 2)), dict(subsample=(2, 1)), ["stride (2, 1)"]),
+    (CONVOLUTIONS, dict(subsample=(3, 3)), dict(subsample=(4, 4)), ["stride (4, 4)", "filter (3, 3)"]),
+    (CONVOLUTIONS, dict(border_mode=1), dict(border_mode=(1, 2)), ["pads (1, 1, 2, 2)"]),
+    (CONVOLUTIONS, dict(border_mode="half"), dict(border_mode=((1, 2), (1, 2))), ["pads (1, 2, 1, 2)"]),
+    (CONVOLUTIONS, dict(border_mode="full"), dict(border_mode=((0, 1), 1)), ["pads (0, 1, 1, 1)"]),
+    (CONVOLUTIONS, dict(filters=(16, 4, 3, 3)), dict(filters=(8, 4, 3, 3)), ["8 filters"]),
+    (CONVOLUTIONS, dict(filters=(32, 4, 3, 3)), dict(filters=(24, 4, 3, 3)), ["24 filters"]),
+    (CONVOLUTIONS, dict(filters=(48, 4, 3, 3)), dict(filters=(17, 4, 3, 3)), ["17 filters"]),
+    (CORRELATIONS, channels(1), channels(5), ["5 channels"]),
+    (CORRELATIONS, channels(2), channels(7), ["7 channels"]),
+    (CORRELATIONS, channels(3), channels(9), ["9 channels"]),
+    (CORRELATIONS, channels(6), channels(15), ["15 channels"]),
+    ((WEIGHT_GRADIENT,), channels(1), channels(5), ["5 channels"]),
+    ((WEIGHT_GRADIENT,), channels(2), channels(6), ["6 channels"]),
+    ((WEIGHT_GRADIENT,), channels(3), channels(10), ["10 channels"]),
+    ((WEIGHT_GRADIENT,), channels(8), channels(14), ["14 channels"]),
+    (POOLS, dict(images=(8, 16, 9, 9)), dict(images=(8, 16, 9, 8)), ["images of (9, 8)"]),
+    (POOLS, dict(window=(3, 3)), dict(window=(3, 2)), ["windows of (3, 2)"]),
+    (POOLS, dict(stride=(1, 1)), dict(stride=(2, 1)), ["stride (2, 1)"]),
+    (POOLS, dict(stride=(2, 2)), dict(stride=(3, 3)), ["stride (3, 3)", "window (2, 2)"]),
+    (POOLS, dict(window=(9, 9)), dict(window=(10, 10), ignore_border=False), ["window (10, 10)", "image (9, 9)"]),
+    ((MAX_POOL_GRADIENT,), dict(images=(8, 32, 9, 9)), dict(images=(8, 8, 9, 9)), ["8 channels"]),
+    ((MAX_POOL_GRADIENT,), dict(images=(8, 16, 9, 9)), dict(images=(8, 17, 9, 9)), ["17 channels"]),
+    # and what these kernels cannot do is out here, too
+    (CONVOLUTIONS, dict(), dict(dtype="float64"), ["float64"]),
+    (CONVOLUTIONS, dict(), dict(filter_dilation=(2, 2)), ["(2, 2)"]),
+    ((MAX_POOL,), dict(), dict(mode="sum"), ["'sum'"]),
+]
+
+
+@pytest.mark.parametrize("kind, inside, outside, words", [
+    (kind, inside, outside, words) for kinds, inside, outside, words in LIMITS for kind in kinds])
+def test_limits_of_the_original_kernels(kind, inside, outside, words):
+    allowed = site_of(node_of(kind, **inside), "cuda_convnet").verdict
+    assert allowed == (True, "fulfils every constraint of cuda_convnet")
+    rejected(site_of(node_of(kind, **outside), "cuda_convnet"), *words)
+
+
+@pytest.mark.parametrize("kind, changes", [
+    (FORWARD, dict(images=(8, 4, 9, 7))),
+    (WEIGHT_GRADIENT, dict(images=(8, 4, 9, 7))),
+    (IMAGE_GRADIENT, dict(images=(8, 4, 9, 7))),
+    (FORWARD, dict(images=(None, 4, None, None))),
+    (FORWARD, dict(images=(1, 4, 9, 9))),
+    (FORWARD, dict(filter_flip=False)),
+    (MAX_POOL, dict(images=(8, 5, 9, 9))),
+    (MAX_POOL, dict(pad=(1, 1))),
+    (MAX_POOL, dict(ignore_border=False)),
+])
+def test_what_the_original_kernels_do_not_mind(kind, changes):
+    assert site_of(node_of(kind, **changes), "cuda_convnet").verdict.qualifies
+
+
+@pytest.mark.parametrize("kind, changes, name", [
+    *((kind, dict(images=UNKNOWN, filters=(16, None, 3, 3)), "channels") for kind in CONVOLUTIONS),
+    *((kind, dict(filters=(None, 4, 3, 3)), "filters") for kind in CONVOLUTIONS),
+    *((kind, dict(filters=(16, 4, None, 3)), "filter") for kind in CONVOLUTIONS),
+    *((kind, dict(filters=(16, 4, 3, None), border_mode="half"), "filter") for kind in CONVOLUTIONS),
+    *((kind, dict(images=(8, 16, tt.lscalar(), 9)), "image") for kind in POOLS),
+    (MAX_POOL_GRADIENT, dict(images=(8, tt.lscalar(), 9, 9)), "channels"),
+])
+def test_an_unknown_size_is_no_excuse(kind, changes, name):
+    site = site_of(node_of(kind, **changes), "cuda_convnet")
+    rejected(site)
+    assert site.verdict.reason == name + " not known at compile time"
+    assert site_of(node_of(kind, **changes)).verdict.qualifies  # our kernels take any
+
+
+def test_an_unknown_set_of_constraints_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"'pylearn2'.*cuda_convnet or layoutopt"):
+        site_of(convolution(FORWARD), "pylearn2")
+    with pytest.raises(ValueError, match=r"'pylearn2'.*cuda_convnet or layoutopt"):
+        site_of(pooling(MAX_POOL), "pylearn2")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is known of a site's sizes.
+
+
+def shared(*shape):
+    return theano.shared(np.zeros(shape, "float32"))
+
+
+def facts_of(out, *names):
+    site = site_of(out.owner)
+    return tuple(site.facts[name] for name in names)
+
+
+def test_sizes_come_from_what_the_convolution_was_told():
+    site = site_of(convolution(FORWARD, (8, 4, 9, 7), (16, 4, 3, 2)))
+    assert [site.facts[name] for name in ("batch", "channels", "image", "filters", "filter", "output")] == [
+        8, 4, (9, 7), 16, (3, 2), (7, 6)]
+
+
+def test_sizes_may_be_told_as_constant_variables():
+    out = tt.nnet.conv2d(tensor(UNKNOWN), tensor(UNKNOWN), input_shape=(tt.constant(8), 4, np.int32(9), None),
+                         filter_shape=(tt.constant(np.int8(16)), None, 3, 3))
+    assert facts_of(out, "batch", "channels", "image", "filters", "filter") == (8, 4, None, 16, (3, 3))
+
+
+def test_each_size_from_whoever_knows_it():
+    out = AbstractConv2d(imshp=(None, None, 9, 9))(tensor(UNKNOWN), shared(16, 4, 3, 3))
+    assert facts_of(out, "batch", "channels", "image", "filters", "filter", "output") == (
+        None, 4, (9, 9), 16, (3, 3), (7, 7))
+
+
+def test_filters_that_are_constants():
+    out = AbstractConv2d()(tensor(UNKNOWN), tt.constant(np.zeros((16, 4, 3, 3), "float32")))
+    assert facts_of(out, "channels", "filters", "filter") == (4, 16, (3, 3))
+
+
+def test_sizes_through_other_ops():
+    x = tt.tanh(tt.fmatrix().reshape((-1, 4, 9, 9)))
+    out = AbstractConv2d()(x[:, :, 1:], shared(16, 4, 3, 3))
+    assert facts_of(out, "batch", "image", "output") == (None, (8, 9), (6, 7))
+
+
+def test_sizes_after_a_reshape_to_a_batch_that_is_unknown():
+    x = tt.fmatrix()
+    out = AbstractConv2d()(x.reshape((x.shape[0], 4, 9, 9)), shared(16, 4, 3, 3))
+    assert facts_of(out, "batch", "channels", "image", "output") == (None, 4, (9, 9), (7, 7))
+
+
+def test_gradients_know_sizes_from_the_output_gradient():
+    x, y = tensor((None, 4, None, None)), tt.alloc(np.float32(0), 8, 16, 7, 7)
+    out = AbstractConv2d_gradWeights()(x, y, (3, 3))
+    assert facts_of(out, "batch", "filters", "filter", "output") == (8, 16, (3, 3), (7, 7))
+    out = AbstractConv2d_gradInputs()(shared(16, 4, 3, 3), y, (9, 9))
+    assert facts_of(out, "batch", "channels", "image", "pads") == (8, 4, (9, 9), (0, 0, 0, 0))
+
+
+def test_a_verdict_follows_the_weights_of_the_moment():
+    w = shared(16, 4, 3, 3)
+    out = AbstractConv2d()(tensor(UNKNOWN), w)
+    assert site_of(out.owner, "cuda_convnet").verdict.qualifies
+    w.set_value(np.zeros((10, 4, 3, 3), "float32"))
+    rejected(site_of(out.owner, "cuda_convnet"), "10 filters")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shapes: levels of trust.
+
+
+def levels(out, axis=0):
+    """(proven, present, assumed) size of one axis of a value."""
+    fgraph, shapes = graph_of(out)
+    return tuple(shapes.sizes(fgraph.outputs[0], trust)[axis] for trust in (PROVEN, PRESENT, ASSUMED))
+
+
+X, N = tensor(UNKNOWN), tt.lscalar()
+W = shared(6, 4, 3, 2)
+
+
+@pytest.mark.parametrize("out, axis, expected", [
+    (X, 0, (None, None, 128)),
+    (X, 1, (None, None, 32)),
+    (X, 3, (None, None, 32)),
+    (tt.fmatrix(), 0, (None, None, 128)),
+    (tt.fmatrix(), 1, (None, None, 512)),
+    (tt.frow(), 0, (1, 1, 1)),
+    (W, 0, (None, 6, 6)),
+    (tt.sqr(W), 1, (None, 4, 4)),
+    (W.dimshuffle(1, 0, 2, 3), 0, (None, 4, 4)),
+    (W.dimshuffle("x", 0, 1, 2, 3), 0, (1, 1, 1)),
+    (W.flatten(2), 1, (None, 24, 24)),
+    (W.reshape((3, -1)), 0, (3, 3, 3)),
+    (W.reshape((3, -1)), 1, (None, 48, 48)),
+    (W[1:4], 0, (None, 3, 3)),
+    (tt.zeros_like(W), 2, (None, 3, 3)),
+    (tt.concatenate([W, W]), 0, (None, 12, 12)),
+    (tt.alloc(0., W.shape[0] + 1, 5), 0, (None, 7, 7)),
+    (tt.alloc(0., W.shape[0] + 1, 5), 1, (5, 5, 5)),
+    (tt.alloc(0., N, 5), 0, (None, None, 128)),
+    (X.reshape((X.shape[0], 4, 3, 2)), 0, (None, None, 128)),
+    (X.reshape((X.shape[0], 4, 3, 2)), 1, (4, 4, 4)),
+    (X.reshape((X.shape[0], 4, 3, 2)).flatten(2), 1, (None, None, 24)),
+    (tt.sqr(tt.constant(np.zeros((5, 4), "float32"))), 0, (5, 5, 5)),
+    (tt.switch(X.shape[0] > 2, W, X), 1, (None, 4, 4)),
+])
+def test_levels_of_trust(out, axis, expected):
+    assert levels(out, axis) == expected
+
+
+def test_weights_may_change_so_their_sizes_are_not_proven():
+    w = shared(6, 4)
+    out = w.reshape((6, 4)) * 2
+    assert levels(w) == (None, 6, 6)
+    w.set_value(np.zeros((5, 4), "float32"))
+    assert levels(w) == (None, 5, 5)
+    assert levels(out) == (6, 6, 6)
+
+
+def test_assumed_sizes_can_be_set():
+    fgraph, _ = graph_of(tt.sqr(X))
+    shapes = Shapes(fgraph, assumed=Assumed(batch=7, channels=5))
+    assert shapes.estimate(fgraph.outputs[0]) == (7, 5, 32, 32)
+    assert shapes.bytes(fgraph.outputs[0]) == 4 * 7 * 5 * 32 * 32
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shapes: hints.
+
+
+def test_hints_are_sizes_at_present_and_of_inputs_only():
+    fgraph, shapes = graph_of(tt.sqr(X))
+    out, = fgraph.outputs
+    x, = out.owner.inputs
+    shapes.hint(x, (8, None, 9, None))
+    shapes.hint(out, (1, 1, 1, 1))
+    assert shapes.present(x) == shapes.present(out) == (8, None, 9, None)
+    assert shapes.sizes(x, PROVEN) == UNKNOWN
+    assert shapes.estimate(out) == (8, 32, 9, 32)
+
+
+def test_a_later_hint_adds_to_an_earlier_one_and_to_what_was_read():
+    fgraph, shapes = graph_of(tt.sqr(X))
+    out, = fgraph.outputs
+    x, = out.owner.inputs
+    assert shapes.present(out) == UNKNOWN
+    shapes.hint(x, (8, None, 9, None))
+    assert shapes.present(out) == (8, None, 9, None)
+    shapes.hint(x, (None, 4, 7, None))
+    assert shapes.present(out) == (8, 4, 9, None)
+    shapes.hint(x, UNKNOWN)
+    assert shapes.present(out) == (8, 4, 9, None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shapes: origins. Expected: a number, an axis of the first input, or None where it must not be told to be either.
+
+
+@pytest.mark.parametrize("make, axis, expected", [
+    (lambda x: x, 0, 0),
+    (lambda x: x, 2, 2),
+    (lambda x: tt.tanh(x) * 2, 0, 0),
+    (lambda x: x.reshape((x.shape[0], -1)), 0, 0),
+    (lambda x: x.flatten(2), 0, 0),
+    (lambda x: x.flatten(3), 1, 1),
+    (lambda x: x.flatten(2).reshape((x.shape[0], 4, 3, 2)), 0, 0),
+    (lambda x: x.flatten(2).reshape((x.shape[0], 4, 3, 2)), 1, 4),
+    (lambda x: x.flatten(2).reshape(x.shape), 1, 1),
+    (lambda x: x.reshape((x.shape[0:2][1], -1)), 0, 1),
+    (lambda x: x.reshape((x.shape[1:][1:][0], -1)), 0, 2),
+    (lambda x: x.reshape((x.shape[0], -1)).dimshuffle(1, 0), 1, 0),
+    (lambda x: AbstractConv2d()(x, W), 0, 0),
+    (lambda x: Pool(ignore_border=True)(tt.nnet.relu(AbstractConv2d()(x, W)), (2, 2)), 0, 0),
+    (lambda x: tt.alloc(np.float32(0), x.shape[0], 5), 0, 0),
+    (lambda x: tt.dot(x.flatten(2), tt.fmatrix()), 0, 0),
+    (lambda x: x.sum(axis=(2, 3)), 1, 1),
+    (lambda x: x.sum(axis=0, keepdims=True), 0, 1),
+    (lambda x: x.reshape((5, -1)), 0, 5),
+    (lambda x: x.reshape((x.shape[0] * 1 + 1, -1)), 0, None),
+    (lambda x: x.reshape((x.shape[0] * x.shape[1], -1)), 0, None),
+    (lambda x: x.reshape((-1, 24)), 0, None),
+    (lambda x: x.reshape((N, 24)), 0, None),
+    (lambda x: x.reshape((x.shape[-1], -1)), 0, None),
+    (lambda x: x.reshape((x.shape[::-1][0], -1)), 0, None),
+    (lambda x: x.reshape((x.shape[-2:][0], -1)), 0, None),
+    (lambda x: x[1:], 0, None),
+    (lambda x: tt.concatenate([x, x]), 0, None),
+])
+def test_origins(make, axis, expected):
+    x = tensor(UNKNOWN)
+    fgraph, shapes = graph_of(make(x), tt.sqr(x))
+    out, (x,) = fgraph.outputs[0], fgraph.outputs[1].owner.inputs
+    origin = shapes.axis_origin(out, axis)
+    known = isinstance(origin, (int, tuple))
+    is_axis = make(x) is x or (known and not isinstance(origin, int))
+    if expected is None:
+        assert not known
+    elif is_axis:
+        assert origin == (x, expected)
+    else:
+        assert origin == expected
+
+
+def test_an_origin_that_cannot_be_told_is_the_scalar_itself():
+    n = tt.lscalar()
+    fgraph, shapes = graph_of(tt.alloc(np.float32(0), n, 5))
+    assert shapes.axis_origin(fgraph.outputs[0], 0) is fgraph.outputs[0].owner.inputs[1]
+
+
+def test_origins_of_two_inputs_differ():
+    fgraph, shapes = graph_of(tt.tanh(tt.fmatrix()), tt.tanh(tt.fmatrix()))
+    first, second = (shapes.axis_origin(out, 0) for out in fgraph.outputs)
+    assert first != second
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shapes: graphs that are deep, or odd.
+
+
+def network(depth):
+    h = tensor((None, 16, None, None))
+    for _ in range(depth):
+        h = tt.nnet.relu(AbstractConv2d(kshp=(16, 16, 3, 3), border_mode="half")(h, shared(16, 16, 3, 3)))
+    return h
+
+
+def test_networks_may_be_deeper_than_the_recursion_limit():
+    fgraph, shapes = graph_of(network(300).flatten(2))
+    out, = fgraph.outputs
+    assert shapes.estimate(out) == (128, 16 * 32 * 32)
+    assert isinstance(shapes.axis_origin(out, 0), tuple)
+    assert sum(site.verdict.qualifies for site in find_region(fgraph, Shapes(fgraph)).sites) == 300
+
+
+def test_without_shape_inference_little_is_known_and_nothing_breaks():
+    out = tt.nnet.relu(AbstractConv2d(imshp=IMAGES)(X, W))
+    fgraph = FunctionGraph([X, W], [out], clone=True)
+    shapes = Shapes(fgraph)
+    conv = next(node for node in fgraph.apply_nodes if isinstance(node.op, AbstractConv2d))
+    assert read_site(conv, shapes).verdict.qualifies
+    assert shapes.present(conv.inputs[0]) == IMAGES
+    assert shapes.present(fgraph.outputs[0]) == UNKNOWN
+    assert shapes.axis_origin(fgraph.outputs[0], 0) is None
+
+
+ODD = {
+    "an element that does not exist": lambda x: tt.arange(tt.stack([x.shape[0], x.shape[1]])[5]),
+    "a division by zero": lambda x: tt.alloc(np.float32(0), W.shape[0] // (W.shape[0] - 6), 5),
+    "a comparison": lambda x: tt.arange(tt.gt(x.shape[0], 5)),
+    "a variable index": lambda x: tt.alloc(np.float32(0), x.shape[N], 5),
+    "scan": lambda x: theano.scan(lambda row: row * 2, sequences=[x])[0],
+    "a branch": lambda x: ifelse(x.sum() > 0, x, x[::2]),
+    "sparse": lambda x: theano.sparse.csr_from_dense(x.flatten(2)),
+    "dense from sparse": lambda x: theano.sparse.csr_from_dense(x.flatten(2)).toarray(),
+    "random": lambda x: tt.shared_randomstreams.RandomStreams(1).uniform(x.shape),
+    "nonzero": lambda x: tt.nonzero(x.flatten())[0].dimshuffle(0, "x"),
+    "unique": lambda x: tt.extra_ops.Unique()(x.flatten()).dimshuffle(0, "x"),
+    "the shape of a shape": lambda x: tt.alloc(np.float32(0), x.shape.shape[0], 5),
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_odd_graphs_break_nothing(make):
+    fgraph, shapes = graph_of(make(tensor(UNKNOWN)))
+    for node in fgraph.toposort():
+        for out in node.outputs:
+            for axis in range(len(getattr(out, "broadcastable", ()))):
+                proven, present, assumed = (shapes.sizes(out, trust)[axis] for trust in (PROVEN, PRESENT, ASSUMED))
+                assert proven in (None, present) and present in (None, assumed)
+                shapes.axis_origin(out, axis)
+
+
+def test_sizes_are_found_without_carrying_out_the_program(capsys):
+    fgraph, shapes = graph_of(tt.alloc(np.float32(0), Print("size")(W.shape[0]), 5))
+    assert shapes.present(fgraph.outputs[0]) == (None, 5)
+    assert capsys.readouterr().out == ""
+
+
+def test_sizes_of_shared_variables_are_read_without_a_copy_of_their_data():
+    class Watched(type(W)):
+        def get_value(self, borrow=False, return_internal_type=False):
+            assert borrow and return_internal_type
+            return super().get_value(borrow, return_internal_type)
+
+    w = Watched(None, W.type, W.get_value(), strict=False)
+    assert isinstance(w, SharedVariable)
+    fgraph = FunctionGraph([w], [tt.sqr(w)], clone=False, features=[ShapeFeature()])
+    assert Shapes(fgraph).present(fgraph.outputs[0]) == (6, 4, 3, 2)
