@@ -379,6 +379,12 @@ def back(new, shape_of):
     return tt.sqr(x).flatten(2).reshape(shape_of(x), ndim=4)
 
 
+def twice(new):
+    """Reshaped to (n, 24) and then to (n, 12): the same n, yet the batch doubles, for n is -1."""
+    n = new.holding(np.array(-1), ())
+    return new(5, 24).reshape((n, 24)).reshape((n, 12))
+
+
 RESHAPES = [
     *(Sample("flatten(2) of rank %d" % n, lambda new, n=n: new(*RANKS[n]).flatten(2), C01B) for n in (3, 4, 5)),
     Sample("flatten(3)", on_images(lambda x: x.flatten(3)), C01B),
@@ -407,6 +413,7 @@ RESHAPES = [
     Sample("(5, 24), nothing proven", on_images(lambda x: x.reshape((5, 24))), None),
     Sample("shared, its present size", lambda new: new.shared(5, 4, 3, 2).reshape((5, 24)), None),
     Sample("a variable number", lambda new: new(*IMAGES).reshape((new.holding(np.int64(5)[...], ()), 24)), None),
+    Sample("a variable number twice, which may be -1", twice, None),
     Sample("a variable vector",
            lambda new: new(*IMAGES).reshape(new.holding(np.array([5, 24]), (False,)), ndim=2), None),
     Sample("joined sizes", on_images(lambda x: x.reshape(tt.concatenate([x.shape[:1], [24]]), ndim=2)), None),
