@@ -1,7 +1,7 @@
 """`gpu_contiguous` for host code: programs written for cuda-convnet call it before every one of its ops.
 
-Ops of this package take any strides, so that the call is not needed; it is there so that such programs run unchanged, and
-the optimizer drops it where a value is contiguous by construction.
+Ops of this package take any strides, so that the call is not needed; it is there so that such programs run unchanged,
+and the optimizer drops it where a value is contiguous by construction.
 """
 from theano.tensor.extra_ops import CpuContiguous
 
@@ -10,8 +10,8 @@ class HostContiguous(CpuContiguous):
     """Returns its input if that is C-contiguous, else a contiguous copy; any dtype, any number of axes.
 
     Theano's `CpuContiguous`, except for where a copy goes. Theano's copies into its previous output, which may be the
-    previous *input*: with ``allow_gc=False``, a call with a contiguous array and then one with a transposed array of the same
-    shape overwrites the first array. Here a copy is always a new array.
+    previous *input*: with ``allow_gc=False``, a call with a contiguous array and then one with a transposed array of
+    the same shape overwrites the first array. Here a copy is always a new array.
     """
 
     def c_code(self, node, name, inputs, outputs, sub):

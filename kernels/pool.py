@@ -1,12 +1,12 @@
 """MaxPool, MaxPoolGrad and MaxPoolGradGrad: max-pooling and its derivatives on tensors in c01b order.
 
 The ops of Krizhevsky's cuda-convnet (2012), under the names and arguments of pylearn2's wrappers, without most of their
-limits: any channels, any rectangle, windows and strides of two sizes, a stride larger than the window, padding on either
-side. Their meaning is `kernels.reference.pool`; the C++ is in ``cpu/max_pool.h`` and ``cpu/max_pool_grad.h``, entered
-through ``cpu/pool_op.h``.
+limits: any channels, any rectangle, windows and strides of two sizes, a stride larger than the window, padding on
+either side. Their meaning is `kernels.reference.pool`; the C++ is in ``cpu/max_pool.h`` and ``cpu/max_pool_grad.h``,
+entered through ``cpu/pool_op.h``.
 
-Values are Theano's bit by bit, NaN and ties included, and so are gradients: of several equal maxima in a window each gets
-the full gradient. (cuda-convnet ignores NaN and loses what lies below -2e38.)
+Values are Theano's bit by bit, NaN and ties included, and so are gradients: of several equal maxima in a window each
+gets the full gradient. (cuda-convnet ignores NaN and loses what lies below -2e38.)
 """
 import numpy as np
 from theano.gof import Apply, ParamsType
@@ -34,8 +34,8 @@ def _pair(name, value, least):
 class _PoolOp(C01bOp):
     """What the three ops share: parameters, geometry, and how one op makes the next.
 
-    Window (i, j) covers the rows ``[start + i * stride, start + i * stride + ds)`` and the columns likewise, clipped to the
-    image.
+    Window (i, j) covers the rows ``[start + i * stride, start + i * stride + ds)`` and the columns likewise, clipped
+    to the image.
 
     Parameters
     ----------
@@ -86,8 +86,9 @@ class _PoolOp(C01bOp):
 
     def output_grid(self, image_shape):
         """Rows and columns of the output, for images of `image_shape` (rows, columns): ints or scalar variables."""
-        return tuple(count or pool_outputs(pixels, ds, stride, start, self.ceil_mode) for count, pixels, ds, stride, start
-                     in zip(self.outputs, image_shape, self.ds, self.stride, self.start))
+        axes = zip(self.outputs, image_shape, self.ds, self.stride, self.start)
+        return tuple(count or pool_outputs(pixels, ds, stride, start, self.ceil_mode)
+                     for count, pixels, ds, stride, start in axes)
 
     def checked_grid(self, image_shape):
         """`output_grid` of an image in hand; ValueError with the numbers if a window would be empty."""
@@ -156,10 +157,10 @@ class MaxPool(_PoolOp):
 
 
 class MaxPoolGrad(_PoolOp):
-    """The gradient of max-pooling: ``gx[pixel] = sum of gz[w] over windows w that hold the pixel, where x == maxout[w]``.
+    """The gradient of max-pooling: ``gx[pixel] = sum of gz[w] over the windows w around it where x == maxout[w]``.
 
-    ``MaxPoolGrad(ds, stride, start, outputs, ceil_mode)(x, maxout, gz)``, with the parameters of the `MaxPool`. Pixels of no
-    window get 0.
+    ``MaxPoolGrad(ds, stride, start, outputs, ceil_mode)(x, maxout, gz)``, with the parameters of the `MaxPool`.
+    Pixels of no window get 0.
 
     Inputs and outputs
     ------------------
@@ -203,8 +204,9 @@ class MaxPoolGrad(_PoolOp):
 class MaxPoolGradGrad(_PoolOp):
     """The adjoint of `MaxPoolGrad` for `gz`: ``out[w] = sum of ggx over the pixels of window w where x == maxout[w]``.
 
-    ``MaxPoolGradGrad(ds, stride, start, outputs, ceil_mode)(x, maxout, ggx)``, with the parameters of the `MaxPool`. It is
-    also the derivative of `MaxPool` along a direction `ggx` (the R operator), and Theano's DownsampleFactorMaxGradGrad.
+    ``MaxPoolGradGrad(ds, stride, start, outputs, ceil_mode)(x, maxout, ggx)``, with the parameters of the `MaxPool`.
+    It is also the derivative of `MaxPool` along a direction `ggx` (the R operator), and Theano's
+    DownsampleFactorMaxGradGrad.
 
     Inputs and outputs
     ------------------

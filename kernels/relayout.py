@@ -43,7 +43,7 @@ class _Relayout(C01bOp):
         return [self.moved(shapes[0])]
 
     def grad(self, inputs, output_gradients):
-        if inputs[0].dtype in discrete_dtypes:  # as DimShuffle: integers have no gradient, but the graph stays connected
+        if inputs[0].dtype in discrete_dtypes:  # as DimShuffle: zero, and the graph stays connected
             return [inputs[0].zeros_like(dtype="float32")]
         return [self.converse()(output_gradients[0])]
 
@@ -54,8 +54,8 @@ class _Relayout(C01bOp):
 class ToC01B(_Relayout):
     """Batch to the end: (batch, channel, row, column) becomes (channel, row, column, batch), contiguous.
 
-    Takes a tensor of any dtype with at least 2 axes and any strides, and returns a contiguous copy whose last axis is the
-    first one of `x`: ``x.dimshuffle(1, ..., n - 1, 0)``.
+    Takes a tensor of any dtype with at least 2 axes and any strides, and returns a contiguous copy whose last axis is
+    the first one of `x`: ``x.dimshuffle(1, ..., n - 1, 0)``.
     """
 
     reference = staticmethod(reference_to_c01b)

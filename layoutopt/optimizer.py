@@ -6,6 +6,7 @@ from theano import gof
 from theano.compile import optdb
 
 from layoutopt.kernels import base
+from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import conversions, record
@@ -42,6 +43,8 @@ class LayoutOptimizer(gof.Optimizer):
         before = len(conversions(fgraph, shapes))
         replaced = apply_plan(fgraph, region, plan) if plan.pays else None
         drop_copies(fgraph)
+        if replaced is not None:
+            vectorise(fgraph)
         fgraph.layoutopt_record = record(fgraph, region, plan, replaced, shapes, before)
         _write_report(settings.report, Report(fgraph.layoutopt_record))
 

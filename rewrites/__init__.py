@@ -7,5 +7,6 @@ In the order of a graph's way through:
 `shapes`, `cost`         what each version and each conversion takes, in seconds
 `region`, `plan`         the planning problem, and its exact solution
 `apply`, `tidy`          the rewriting
+`activations`            elementwise functions that Theano computes one by one, vectorised
 `record`                 what was done, for reports
 """

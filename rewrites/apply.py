@@ -1,7 +1,9 @@
 """Doing what a plan says: each node's version is built, and each value converted at most once per direction."""
 from theano.gof.opt import copy_stack_trace
 
-from .layout import BC01, C01B, EITHER, convert
+from theano.tensor import patternbroadcast
+
+from .layout import BC01, C01B, EITHER, convert, rotate
 
 
 class Rewriter:
@@ -24,7 +26,8 @@ class Rewriter:
         if layout == BC01 and (version.build is None or not self._takes_c01b(node, version)):
             return
         inputs, layouts = zip(*(self._operand(x, need) for x, need in zip(node.inputs, version.needs)))
-        outputs = version.build(node, list(inputs), layouts)
+        outputs = [_with_flags(new, old.broadcastable if given == BC01 else rotate(old.broadcastable))
+                   for old, new, given in zip(node.outputs, version.build(node, list(inputs), layouts), version.gives)]
         copy_stack_trace(node.outputs, outputs)
         for old, new, given in zip(node.outputs, outputs, version.gives):
             if old.name and new.name is None and new.owner not in (None, node):
@@ -73,13 +76,11 @@ def apply_plan(fgraph, region, plan):
     rewriter = Rewriter(region, plan)
     for node in fgraph.toposort():
         rewriter.visit(node)
-    replacements = [(old, _same_type(old, new)) for old, new in rewriter.replacements() if old is not new]
+    replacements = [(old, new) for old, new in rewriter.replacements() if old is not new]
     fgraph.replace_all_validate(replacements, reason="layoutopt")
     return rewriter.replaced
 
 
-def _same_type(old, new):
-    """`new` with the broadcast flags of `old`, which a rule may not have been able to tell."""
-    if old.type == new.type:
-        return new
-    return old.type.filter_variable(new)
+def _with_flags(variable, broadcastable):
+    """`variable` with the broadcast flags that the original has, which a rule may not have been able to tell."""
+    return patternbroadcast(variable, broadcastable) if variable.broadcastable != tuple(broadcastable) else variable

@@ -25,6 +25,7 @@ from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise, Prod, ProdWit
 from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.opt import ShapeFeature
 
+from layoutopt.kernels.activation import sigmoid, tanh
 from layoutopt.kernels.relayout import to_bc01, to_c01b
 from layoutopt.rewrites.carriers import carriers, choice_of
 from layoutopt.rewrites.layout import BC01, C01B, EITHER, bc01_order, c01b_order, convert, rotate
@@ -196,6 +197,8 @@ RANKS = {1: (5,), 2: (5, 4), 3: (5, 4, 3), 4: (5, 4, 3, 2), 5: (5, 4, 3, 2, 2)}
 
 ELEMWISE = [
     *(Sample("unary, rank %d" % n, lambda new, n=n: tt.sqr(new(*RANKS[n])), C01B) for n in (2, 3, 4, 5)),
+    Sample("our tanh", lambda new: tanh(new(*RANKS[4])), C01B),
+    Sample("our sigmoid", lambda new: sigmoid(new(*RANKS[4])), C01B),
     Sample("unary, rank 0", lambda new: tt.sqr(new()), None),
     Sample("unary, rank 1", lambda new: tt.sqr(new(5)), None),
     *(Sample("binary, rank %d" % n, lambda new, n=n: new(*RANKS[n]) - new(*RANKS[n]), C01B) for n in (2, 3, 4, 5)),

@@ -56,7 +56,8 @@ def test_any_strides(op, expected, view):
 
 # Beyond the size from which threads are used and the caches avoided; whole vectors in a row, and not.
 @both
-@pytest.mark.parametrize("shape", [(128, 16, 17, 19), (16, 17, 19, 128), (100, 37, 19, 17), (37, 19, 17, 100), (1030, 7, 9, 11)])
+@pytest.mark.parametrize("shape", [(128, 16, 17, 19), (16, 17, 19, 128), (100, 37, 19, 17), (37, 19, 17, 100),
+                                   (1030, 7, 9, 11)])
 def test_large(op, expected, shape):
     check(op, expected, numbers(shape))
 

@@ -1,14 +1,14 @@
-// What a convolution looks like to the loop nests. Forward convolution and data gradient are one thing: every target pixel is
-// a sum of products of source pixels and filter taps, and along either axis the taps that meet the source are a run of
-// neighbours (a Span), provided the taps are stored in the right order (Axis::order). Clipping, stride, flip and the phases
-// of a strided gradient are all in the Spans.
+// What a convolution looks like to the loop nests. Forward convolution and data gradient are one thing: every target
+// pixel is a sum of products of source pixels and filter taps, and along either axis the taps that meet the source are
+// a run of neighbours (a Span), provided the taps are stored in the right order (Axis::order). Clipping, stride, flip
+// and the phases of a strided gradient are all in the Spans.
 //
 //     forward, filter 5, stride 2, pad 2:     source  0 1 2 3 4 5 6 7       target 0: source 0..2, taps 2..4
 //                                        taps 0 1 2 3 4                     target 1: source 0..4, taps 0..4
 //                                               0 1 2 3 4
 //
-//     gradient of the same: target t meets source (t + 2 - tap) / 2, so even t meet taps 4 2 0 and odd t taps 3 1; packed in
-//     the order 4 2 0 3 1, the taps of a target are neighbours and rise with the source.
+//     gradient of the same: target t meets source (t + 2 - tap) / 2, so even t meet taps 4 2 0 and odd t taps 3 1;
+//     packed in the order 4 2 0 3 1, the taps of a target are neighbours and rise with the source.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -21,44 +21,50 @@
 
 namespace c01b {
 
-// The source rows (or columns) source .. source+count-1 meet the packed taps tap .. tap+count-1.
+// The source rows (or columns) source .. source+count-1 meet the packed taps tap .. tap+count-1, which are some or all
+// of those of one phase.
 struct Span {
-    int64_t source, tap, count;
+    int64_t source, tap, count, phase;
 };
 
 struct Axis {
     std::vector<Span> span;      // for each target row (or column)
     std::vector<int64_t> order;  // which row (or column) of the filter a packed tap is
+    std::vector<int64_t> begin;  // where each phase begins in `order`, and the end
+    int64_t step;                // target t+step meets the taps of target t one source further on; 0: no target does
 };
+
+inline Span clip(int64_t first, int64_t taps, int64_t source, int64_t begin, int64_t phase) {
+    const int64_t from = std::max<int64_t>(first, 0), end = std::min(first + taps, source);
+    return {from, begin + from - first, std::max<int64_t>(end - from, 0), phase};
+}
 
 // Target t of a convolution meets source t*stride - pad + tap.
 inline Axis forward_axis(int64_t source, int64_t target, int64_t filter, int64_t stride, int64_t pad, bool flip) {
     Axis axis;
+    axis.begin = {0, filter};
+    axis.step = stride == 1;
     for (int64_t u = 0; u < filter; ++u) axis.order.push_back(flip ? filter - 1 - u : u);
-    for (int64_t t = 0; t < target; ++t) {
-        const int64_t first = t * stride - pad, from = std::max<int64_t>(first, 0);
-        const int64_t end = std::min(first + filter, source);
-        axis.span.push_back({from, from - first, std::max<int64_t>(end - from, 0)});
-    }
+    for (int64_t t = 0; t < target; ++t) axis.span.push_back(clip(t * stride - pad, filter, source, 0, 0));
     return axis;
 }
 
-// Target t of a data gradient meets source (t + pad - tap) / stride for every stride-th tap: those with the phase of t + pad.
-// As the source rises by 1 the tap falls by stride, so a phase is packed from its last tap to its first.
+// Target t of a data gradient meets source (t + pad - tap) / stride for every stride-th tap: those with the phase of t
+// + pad. As the source rises by 1 the tap falls by stride, so a phase is packed from its last tap to its first.
 inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_t stride, int64_t pad, bool flip) {
     Axis axis;
-    const int64_t phases = std::min(stride, filter);
-    std::vector<int64_t> begin(phases + 1, 0);
+    axis.begin = {0};
+    axis.step = stride;
+    const int64_t phases = std::min(stride, filter + 1);  // a stride above the filter leaves one without taps
     for (int64_t phase = 0; phase < phases; ++phase) {
-        for (int64_t u = phase + (filter - 1 - phase) / stride * stride; u >= 0; u -= stride)
-            axis.order.push_back(flip ? filter - 1 - u : u);
-        begin[phase + 1] = axis.order.size();
+        for (int64_t u = filter - 1; u >= 0; --u)
+            if (u % stride == phase) axis.order.push_back(flip ? filter - 1 - u : u);
+        axis.begin.push_back(axis.order.size());
     }
     for (int64_t t = 0; t < target; ++t) {
-        const int64_t phase = std::min((t + pad) % stride, phases), last = (t + pad) / stride;
-        const int64_t taps = phase < phases ? begin[phase + 1] - begin[phase] : 0;
-        const int64_t first = last - taps + 1, from = std::max<int64_t>(first, 0), end = std::min(last + 1, source);
-        axis.span.push_back({from, begin[phase] + from - first, std::max<int64_t>(end - from, 0)});
+        const int64_t phase = std::min((t + pad) % stride, phases - 1), last = (t + pad) / stride;
+        const int64_t begin = axis.begin[phase], taps = axis.begin[phase + 1] - begin;
+        axis.span.push_back(clip(last - taps + 1, taps, source, begin, phase));
     }
     return axis;
 }
@@ -100,19 +106,16 @@ inline int64_t widest(const Axis& axis, int64_t step) {
     return width;
 }
 
-// The products of one pixel: `runs` stretches of `length` products. Between stretches the source skips rows that the panel
-// holds for other pixels, and the weights skip taps that fall outside the source.
-struct Products {
-    int64_t runs, length, source_skip, weight_skip;
-};
+inline double mean_taps(const Axis& axis) {
+    int64_t taps = 0;
+    for (const Span& s : axis.span) taps += s.count;
+    return static_cast<double>(taps) / axis.span.size();
+}
 
-// A register tile is R broadcasts x V vectors of sums; registers remain for the V vectors and a broadcast. Where there are
-// at most three things to broadcast, it may have more vectors.
+// A register tile is R broadcasts x V vectors of sums; registers remain for the V vectors and a broadcast.
 constexpr int tile_rows = vector_registers >= 32 ? 6 : 4;
 constexpr int tile_sums = vector_registers >= 32 ? 24 : 12;
 constexpr int tile_vectors = tile_sums / tile_rows;
-constexpr int few_rows = 3;
-constexpr int wide_vectors = tile_sums / few_rows;
 
 // The tile function Kernel<R, V>::run for every R and V that fit the registers.
 template <template <int, int> class Kernel>
@@ -125,18 +128,13 @@ struct Tiles {
     }
 
 private:
-    template <int R, int V>
-    static constexpr Function one() {
-        if constexpr (R * V <= tile_sums) return Kernel<R, V>::run;
-        else return nullptr;
-    }
     template <int R, int... V>
-    static constexpr std::array<Function, wide_vectors> row(std::integer_sequence<int, V...>) {
-        return {{one<R, V + 1>()...}};
+    static constexpr std::array<Function, tile_vectors> row(std::integer_sequence<int, V...>) {
+        return {{Kernel<R, V + 1>::run...}};
     }
     template <int... R>
-    static constexpr std::array<std::array<Function, wide_vectors>, tile_rows> all(std::integer_sequence<int, R...>) {
-        return {{row<R + 1>(std::make_integer_sequence<int, wide_vectors>())...}};
+    static constexpr std::array<std::array<Function, tile_vectors>, tile_rows> all(std::integer_sequence<int, R...>) {
+        return {{row<R + 1>(std::make_integer_sequence<int, tile_vectors>())...}};
     }
 };
 

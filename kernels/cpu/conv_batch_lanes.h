@@ -1,226 +1,389 @@
 // The loop nest with images in the lanes of a vector, for batches that fill vectors.
 //
-//     for each item (filter blocks, batch blocks, target row), shared out to the threads
+//     for each item (filter blocks, batch blocks, target rows), shared out to the threads
 //       for each strip of columns, for each group of source channels                    +--- batch block ---+
 //         copy the strip's source pixels to a panel [column][row][channel][image]    x: | V vectors, 64 imgs|  from L2
 //         for each block of F filters                                                   +-------------------+
-//           for each column of the strip                                          w: F  | F x V registers   |  sums
+//           for each row and column of the strip                                  w: F  | F x V registers   |  sums
 //             add up  column span x row span x channels  products                 (L1)  +-------------------+
 //
 // In the panel the products of one pixel lie one after another (neighbouring pixels overlap: the im2col matrix without
-// storing it), and the packed filters [group][block][tap column][tap row][channel][filter] are read in the same order, so
-// the inner loop has no table and no address arithmetic: V loads, F broadcasts, F*V multiply-adds. With F = 6, V = 4 that
-// is 10 loads in 24 multiply-adds and the multiply-adds are the bound. The panel lives in L2 and costs 256 bytes for 24
-// multiply-adds; packed, it cannot suffer from the strides of c01b arrays, which are often multiples of 4096 bytes.
-// Sums of earlier channel groups wait in a thread's own buffer [column][filter][image].
+// storing it), and the packed filters [group][block][tap column][tap row][channel][filter] are read in the same order,
+// so the inner loop has no table and no address arithmetic: V loads, F broadcasts, F*V multiply-adds. With F = 6, V = 4
+// that is 10 loads in 24 multiply-adds and the multiply-adds are the bound. The panel lives in L2 and costs 256 bytes
+// for 24 multiply-adds; packed, it cannot suffer from the strides of c01b arrays, which are often multiples of 4096
+// bytes. Sums of earlier channel groups wait in a thread's own buffer [row][column][filter][image].
+//
+// One to three filters do not fill a tile. Then P = 6 / F neighbouring target columns share it, and with it every load
+// of x:
+//
+//     source column    0    1    2    3    4    5    6    7      filter 5 wide, P = 4: column q is met by
+//     neighbours      0    01   012  0123 0123  123   23    3     neighbours q-4 .. q; each such range is a loop of its own
+//
+// and the packed filters are [group][phase][source column][tap row][channel][neighbour][filter], absent neighbours left
+// out.
 #pragma once
 #include "conv_axes.h"
 #include "parallel.h"
 
 namespace c01b {
 
-// Where F x V sums come from and go to; a null `from` is zeros. Of the last vector only images < `images` are written.
-struct Sums {
+// The products of P neighbours: source columns [first, last), counted from where the first neighbour's `taps` begin
+// (columns outside the source are not among them), and `length` products in each. From column to column the source
+// skips rows that the panel holds for other target rows; the weights, tap rows that fall outside the source.
+struct ImageProducts {
+    int64_t first, last, taps;
+    int64_t length, source_skip, skip_before, skip_after;
+};
+
+// Where sums come from and go to, and the distances of filters and of neighbours; a null `from` is zeros. Of the last
+// vector only images < `images` are written.
+struct ImageSums {
     const float* from;
-    int64_t from_stride;
+    int64_t from_filter, from_neighbour;
     float* to;
-    int64_t to_stride;
+    int64_t to_filter, to_neighbour;
     int64_t images;
 };
 
-template <int F, int V>
+template <int F, int V, int P = 1>
 struct ImageTile {
-    static void run(const float* x, const float* w, const Products& p, const Sums& s) {
-        vec sum[F][V];
-#pragma GCC unroll 8
-        for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) sum[f][v] = s.from ? load(s.from + f * s.from_stride + v * lanes) : zero();
+    typedef vec Sums[P * F][V];
 
-        for (int64_t run = 0; run < p.runs; ++run, x += p.source_skip, w += p.weight_skip)
-            for (int64_t i = 0; i < p.length; ++i, x += V * lanes, w += F) {
-                vec image[V];
+    static void run(const float* x, const float* w, const ImageProducts& p, const ImageSums& s) {
+        Sums sum;
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) image[v] = load(x + v * lanes);
+        for (int r = 0; r < P * F; ++r) {
+            const float* from = s.from + r / F * s.from_neighbour + r % F * s.from_filter;
 #pragma GCC unroll 8
-                for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-                    for (int v = 0; v < V; ++v) sum[f][v] += w[f] * image[v];
-            }
-
-#pragma GCC unroll 8
-        for (int f = 0; f < F; ++f) {
-            float* to = s.to + f * s.to_stride;
-#pragma GCC unroll 8
-            for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[f][v]);
-            const int64_t last = s.images - (V - 1) * lanes;
-            if (last == lanes) store(to + (V - 1) * lanes, sum[f][V - 1]);
-            else store_first(to + (V - 1) * lanes, sum[f][V - 1], static_cast<int>(last));
+            for (int v = 0; v < V; ++v) sum[r][v] = s.from ? load(from + v * lanes) : zero();
         }
+        for (int64_t q = p.first; q < p.last; ++q) {
+            if constexpr (P == 1) add_column<0, 1>(sum, x, w, p);
+            else add_column_of(std::make_integer_sequence<int, P * P>(), q, sum, x, w, p);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < P * F; ++r) write(s.to + r / F * s.to_neighbour + r % F * s.to_filter, sum[r], s.images);
     }
+
+private:
+    // The neighbours From .. To-1 meet this source column.
+    template <int From, int To>
+    __attribute__((always_inline)) static void add_column(Sums& sum, const float*& x, const float*& w,
+                                                          const ImageProducts& p) {
+        constexpr int first = From * F, rows = (To - From) * F;
+        w += p.skip_before * rows;
+        for (int64_t i = 0; i < p.length; ++i, x += V * lanes, w += rows) {
+            vec image[V];
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) image[v] = load(x + v * lanes);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) sum[first + r][v] += w[r] * image[v];
+        }
+        x += p.source_skip * V * lanes;
+        w += p.skip_after * rows;
+    }
+
+    template <int... I>
+    __attribute__((always_inline)) static void add_column_of(std::integer_sequence<int, I...>, int64_t q, Sums& sum,
+                                                             const float*& x, const float*& w, const ImageProducts& p) {
+        const int64_t which = std::max<int64_t>(0, q - p.taps + 1) * P + std::min<int64_t>(P - 1, q);
+        const auto add = [&](auto n) __attribute__((always_inline)) {
+            constexpr int from = n / P, to = n % P + 1;
+            if constexpr (from < to) add_column<from, to>(sum, x, w, p);
+            return true;
+        };
+        (void)(... || (which == I && add(std::integral_constant<int, I>())));
+    }
+
+    static void write(float* to, const vec (&sum)[V], int64_t images) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[v]);
+        const int64_t last = images - (V - 1) * lanes;
+        if (last == lanes) store(to + (V - 1) * lanes, sum[V - 1]);
+        else store_first(to + (V - 1) * lanes, sum[V - 1], static_cast<int>(last));
+    }
+};
+
+inline int64_t neighbours_of(int64_t filters) { return filters ? std::max<int64_t>(1, tile_rows / filters) : 1; }
+template <int F, int V>
+struct SinglePixel : ImageTile<F, V> {};
+template <int F, int V>
+struct NeighbourPixels : ImageTile<F, V, tile_rows / F> {};
+
+struct Images {
+    int64_t first, count, vectors;
 };
 
 // How the loop nest is cut; see the drawing above.
-struct Blocking {
-    int64_t taps, vectors;
-    int64_t groups, filter_blocks, batch_blocks, together, chunks, strip;
-    int64_t panel_floats, sums_floats;
+struct BatchLanes {
+    int64_t taps, filter_blocks, neighbours;
+    std::vector<Images> batch_blocks;
+    int64_t item_rows, strip, together;  // of an item: target rows, the columns of a strip, batch blocks
+    int64_t groups, chunks;              // of source channels, of filter blocks
+    int64_t panel_floats, sums_floats;   // of a batch block
 };
 
-inline Blocking choose_blocking(const Correlation& c, int threads) {
-    Blocking b;
+inline int64_t row_items(const Correlation& c, const BatchLanes& b) {
+    return block_count(c.rows.span.size(), b.item_rows);
+}
+inline int64_t batch_items(const BatchLanes& b) { return block_count(b.batch_blocks.size(), b.together); }
+
+// The time of the busiest thread, in multiply-adds of a vector. The other prices are measured, roughly: a vector packed
+// 6, and twice that where batch blocks are not read side by side; a run of products begun 20; a vector of sums put away
+// and fetched 4; a vector of the target written 1, or 3 in small pieces. Pixels that lack neighbours are bound by their
+// loads.
+inline double estimate(const Correlation& c, const BatchLanes& b, int threads, double products) {
+    const double columns = c.columns.span.size();
+    const double filters = block_count(b.filter_blocks, b.chunks) * double(c.filters) / b.filter_blocks;
+    const bool whole = b.together == static_cast<int64_t>(b.batch_blocks.size());
+    const double vectors = b.item_rows * columns * b.together * tile_vectors;
+    const double alone = b.neighbours == 1 ? 0 : double(b.strip % (b.neighbours * c.columns.step)) / b.strip;
+    const double multiplying = vectors * filters * products * (1 + alone);
+    const double panels = block_count(c.columns.span.size(), b.strip) * b.groups * b.together;
+    const double packing = panels * b.panel_floats / lanes * (whole ? 6 : 12);
+    const double tiles = vectors / tile_vectors * filters / tile_rows;
+    const double runs = tiles * b.groups * (b.item_rows > 1 ? c.columns.order.size() : 1) * 20;
+    const double sums = vectors * filters * ((b.groups - 1) * 4 + (whole ? 1 : 3));
+    return block_count(row_items(c, b) * batch_items(b) * b.chunks, threads) * (multiplying + packing + runs + sums);
+}
+
+constexpr int64_t least_strip = 4;
+
+// A panel has to fit L2 with room to spare for filters and sums.
+inline bool fits(const Correlation& c, const BatchLanes& b) {
+    const int64_t limit = 128 * 1024, size = b.panel_floats * b.together;
+    const bool smallest = b.item_rows == 1 && b.strip <= least_strip && b.together == 1;
+    return smallest || (size <= limit && (c.filters > tile_rows || size + b.sums_floats * b.together <= 2 * limit));
+}
+
+// Tries the cuts, each size halved from all there is, and takes the cheapest. Items of several rows pack less but break
+// up the products of a pixel, so they are for few filters, where packing is a large part of the work.
+inline BatchLanes plan_batch_lanes(const Correlation& c, int threads) {
+    BatchLanes b, best;
     b.taps = c.rows.order.size() * c.columns.order.size();
-    b.vectors = c.filters <= few_rows ? wide_vectors : tile_vectors;
     b.filter_blocks = block_count(c.filters, tile_rows);
-    b.batch_blocks = block_count(block_count(c.batch, lanes), b.vectors);
-    b.groups = std::max<int64_t>(1, block_count(c.depth * b.taps, 1024));
-    b.groups = std::min(b.groups, std::max<int64_t>(1, c.depth));
-    const int64_t depth = block_count(c.depth, b.groups);
-
-    const int64_t columns = c.columns.span.size(), rows = c.rows.span.size();
-    const int64_t column_floats = widest(c.rows, 1) * depth * b.vectors * lanes;
-    b.strip = std::max<int64_t>(columns, 1);
-    while (b.strip > 4 && widest(c.columns, b.strip) * column_floats > 96 * 1024) b.strip = block_count(b.strip, 2);
-    b.panel_floats = widest(c.columns, b.strip) * column_floats;
-    b.sums_floats = b.groups > 1 ? b.strip * c.filters * b.vectors * lanes : 0;
-
-    // Panels of several batch blocks side by side, where they are small, make longer stores.
-    b.together = b.groups > 1 ? 1 : std::max<int64_t>(1, 96 * 1024 / std::max<int64_t>(1, b.panel_floats));
-    b.together = std::min(b.together, b.batch_blocks);
-    while (b.together > 1 && rows * block_count(b.batch_blocks, b.together) < 2 * threads) --b.together;
-
-    // Filters are split into chunks as far as that evens out the threads' shares; each chunk packs its own panels.
-    b.chunks = 1;
-    const int64_t items = rows * block_count(b.batch_blocks, b.together), packing = 1;
-    int64_t best = INT64_MAX;
-    for (int64_t chunks = 1; chunks <= std::min<int64_t>(b.filter_blocks, 4 * threads); ++chunks) {
-        const int64_t cost = block_count(items * chunks, threads) * (block_count(b.filter_blocks, chunks) + packing);
-        if (cost < best) best = cost, b.chunks = chunks;
+    b.neighbours = c.columns.step ? neighbours_of(c.filters) : 1;
+    const int64_t vectors = block_count(c.batch, lanes), blocks = block_count(vectors, tile_vectors);
+    for (int64_t i = 0; i < blocks; ++i) {
+        const int64_t begin = block_begin(vectors, blocks, i), end = block_begin(vectors, blocks, i + 1);
+        b.batch_blocks.push_back({begin * lanes, std::min(end * lanes, c.batch) - begin * lanes, end - begin});
     }
-    return b;
+    const int64_t pitch = tile_vectors * lanes, group_products = 1024, depth = std::max<int64_t>(1, c.depth);
+    const int64_t fewest_groups = std::min(depth, std::max<int64_t>(1, block_count(c.depth * b.taps, group_products)));
+    const int64_t most_groups = b.neighbours > 1 ? depth : fewest_groups;
+    const double products = c.depth * mean_taps(c.rows) * mean_taps(c.columns);
+    const auto halve = [](int64_t n) { return n == 1 ? 0 : block_count(n, 2); };
+    double least = -1;
+    for (b.item_rows = b.neighbours > 1 ? c.rows.span.size() : 1; b.item_rows; b.item_rows = halve(b.item_rows)) {
+        const int64_t rows = widest(c.rows, b.item_rows);
+        for (b.strip = c.columns.span.size(); b.strip; b.strip = b.strip <= least_strip ? 0 : halve(b.strip)) {
+            const int64_t window = rows * widest(c.columns, b.strip);
+            for (b.together = blocks; b.together; b.together = halve(b.together))
+                for (b.groups = fewest_groups; b.groups <= most_groups; b.groups *= 2) {
+                    b.panel_floats = window * block_count(c.depth, b.groups) * pitch;
+                    b.sums_floats = b.groups > 1 ? b.item_rows * b.strip * c.filters * pitch : 0;
+                    if (!fits(c, b)) continue;
+                    for (b.chunks = 1; b.chunks <= std::min<int64_t>(b.filter_blocks, 4 * threads); b.chunks *= 2) {
+                        const double cost = estimate(c, b, threads, products);
+                        if (least < 0 || cost < least) least = cost, best = b;
+                    }
+                }
+        }
+    }
+    return best;
 }
 
-// The weights of block `block` and channels [from, end) as [tap column][tap row][channel][filter].
-inline void pack_weights(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t filter_end, float* to) {
-    for (int64_t v : c.columns.order)
-        for (int64_t u : c.rows.order)
-            for (int64_t d = from; d < end; ++d) {
-                const float* w = c.weights + d * c.depth_stride + u * c.row_stride + v * c.column_stride;
-                for (int64_t f = filter; f < filter_end; ++f) *to++ = w[f * c.filter_stride];
-            }
+// The weights of filters [filter, filter_end) for one tap and channel.
+inline float* pack_tap(const Correlation& c, int64_t tap_row, int64_t tap_column, int64_t channel, int64_t filter,
+                       int64_t filter_end, float* to) {
+    const float* w = c.weights + channel * c.depth_stride + c.rows.order[tap_row] * c.row_stride +
+                     c.columns.order[tap_column] * c.column_stride;
+    for (int64_t f = filter; f < filter_end; ++f) *to++ = w[f * c.filter_stride];
+    return to;
 }
 
-// Source channels [from, end), the rows of one span, some columns and the images of one block, as
-// [column][row][channel][image], the last vector padded with zeros.
-struct Panel {
-    int64_t channel, channel_end, row, row_end, column, column_end, image, images, vectors;
+// [tap column][tap row][channel][filter]
+inline void pack_weights(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t filter_end,
+                         float* to) {
+    for (size_t v = 0; v < c.columns.order.size(); ++v)
+        for (size_t u = 0; u < c.rows.order.size(); ++u)
+            for (int64_t d = from; d < end; ++d) to = pack_tap(c, u, v, d, filter, filter_end, to);
+}
+
+// [phase][source column][tap row][channel][neighbour][filter], see above.
+inline void pack_neighbour_weights(const Correlation& c, int64_t from, int64_t end, int64_t neighbours, float* to) {
+    for (size_t phase = 0; phase + 1 < c.columns.begin.size(); ++phase) {
+        const int64_t begin = c.columns.begin[phase], taps = c.columns.begin[phase + 1] - begin;
+        for (int64_t q = 0; taps && q < taps + neighbours - 1; ++q)
+            for (size_t u = 0; u < c.rows.order.size(); ++u)
+                for (int64_t d = from; d < end; ++d)
+                    for (int64_t n = std::max<int64_t>(0, q - taps + 1); n <= std::min(q, neighbours - 1); ++n)
+                        to = pack_tap(c, u, begin + q - n, d, 0, c.filters, to);
+    }
+}
+
+// Of `neighbours` with `taps` each, those that meet the source columns before q, counted once for each column.
+inline int64_t meetings_before(int64_t q, int64_t taps, int64_t neighbours) {
+    int64_t meetings = 0;
+    for (int64_t n = 0; n < neighbours; ++n) meetings += std::min(std::max<int64_t>(q - n, 0), taps);
+    return meetings;
+}
+
+inline void copy_images(const float* from, const Images& images, float* to) {
+    if (images.count == tile_vectors * lanes) {
+#pragma GCC unroll 8
+        for (int v = 0; v < tile_vectors; ++v) store(to + v * lanes, load(from + v * lanes));
+        return;
+    }
+    const int64_t full = images.count / lanes;
+    for (int64_t v = 0; v < full; ++v) store(to + v * lanes, load(from + v * lanes));
+    const int tail = static_cast<int>(images.count % lanes);
+    if (tail) store(to + full * lanes, load_first(from + full * lanes, tail));
+}
+
+// What a thread does at a time: some filter blocks, batch blocks and target rows.
+struct ImageItem {
+    int64_t block, block_end, batch_block, batch_block_end, row, row_end;
 };
-inline void pack_panel(const Correlation& c, const Panel& p, float* panel) {
-    const int64_t channels = p.channel_end - p.channel, rows = p.row_end - p.row;
-    const int64_t pitch = p.vectors * lanes, full = p.images / lanes;
-    const int tail = static_cast<int>(p.images % lanes);
+
+// A rectangle of columns x rows of the source.
+struct Window {
+    int64_t column, column_end, row, row_end;
+};
+
+// The window's pixels as one panel a batch block, [column][row][channel][image], the last vector padded with zeros.
+// Images are innermost here too: the source is read in runs as long as the item's batch blocks are together.
+inline void pack_images(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Window& window,
+                        int64_t channel, int64_t channels, float* panels) {
+    const int64_t rows = window.row_end - window.row;
     for (int64_t d = 0; d < channels; ++d)
         for (int64_t r = 0; r < rows; ++r) {
-            const int64_t line = ((p.channel + d) * c.source_h + p.row + r) * c.source_w;
-            for (int64_t column = p.column; column < p.column_end; ++column) {
-                const float* from = c.source + (line + column) * c.batch + p.image;
-                float* to = panel + (((column - p.column) * rows + r) * channels + d) * pitch;
-                for (int64_t v = 0; v < full; ++v) store(to + v * lanes, load(from + v * lanes));
-                if (tail) store(to + full * lanes, load_first(from + full * lanes, tail));
-            }
+            const int64_t line = ((channel + d) * c.source_h + window.row + r) * c.source_w;
+            for (int64_t column = window.column; column < window.column_end; ++column)
+                for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
+                    const Images& images = b.batch_blocks[i];
+                    const int64_t pixel = ((column - window.column) * rows + r) * channels + d;
+                    copy_images(c.source + (line + column) * c.batch + images.first, images,
+                                panels + (i - item.batch_block) * b.panel_floats + pixel * images.vectors * lanes);
+                }
         }
+}
+
+// A strip and channel group of an item, and where its panels, weights and waiting sums are.
+struct Strip {
+    int64_t column, column_end, group, channel, channels;
+    Window window;
+    const float *panels, *weights, *neighbour_weights;
+    float* sums;
+};
+
+// One row of the strip, `count` filters: images are innermost, that is how the target is contiguous.
+inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Strip& strip,
+                         int64_t filter, int64_t count, int64_t row, int64_t t, int64_t neighbours) {
+    const int64_t rows = c.rows.span.size(), columns = c.columns.span.size(), row_taps = c.rows.order.size();
+    const int64_t window_rows = strip.window.row_end - strip.window.row, width = strip.column_end - strip.column;
+    const Span across = c.rows.span[row], along = c.columns.span[t];
+    const int64_t begin = c.columns.begin[along.phase], taps = c.columns.begin[along.phase + 1] - begin;
+    const int64_t virtual_first = along.source - (along.tap - begin);  // the source of the first tap, inside or not
+
+    ImageProducts p{std::max<int64_t>(0, -virtual_first), 0, taps, across.count * strip.channels,
+                    (window_rows - across.count) * strip.channels, across.tap * strip.channels,
+                    (row_taps - across.tap - across.count) * strip.channels};
+    p.last = taps ? std::min(taps + neighbours - 1, c.source_w - virtual_first) : 0;
+    const float* w = neighbours > 1
+        ? strip.neighbour_weights + (begin * neighbours + meetings_before(p.first, taps, neighbours)) * row_taps *
+              strip.channels * count
+        : strip.weights + (filter * b.taps + (begin + p.first) * row_taps * count) * strip.channels;
+    const bool nothing = p.first >= p.last || !p.length;
+    if (nothing) p.last = p.first;
+    const int64_t x = nothing ? 0 : ((virtual_first + p.first - strip.window.column) * window_rows +
+                                     across.source - strip.window.row) * strip.channels;
+    if (neighbours == 1 && !p.source_skip && !p.skip_before && !p.skip_after)
+        p.length *= p.last - p.first, p.last = std::min(p.last, p.first + 1);  // one run
+
+    const bool last = strip.group == b.groups - 1;
+    const int64_t step = neighbours > 1 ? c.columns.step : 0;
+    for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
+        const Images& images = b.batch_blocks[i];
+        const int64_t pitch = images.vectors * lanes;
+        float* waiting = strip.sums + (i - item.batch_block) * b.sums_floats +
+                         (((row - item.row) * width + t - strip.column) * c.filters + filter) * pitch;
+        float* target = c.target + ((filter * rows + row) * columns + t) * c.batch + images.first;
+        const int64_t pixel = step * c.filters * pitch;
+        ImageSums s{strip.group ? waiting : nullptr, pitch, pixel, waiting, pitch, pixel, pitch};
+        if (last) s = {s.from, pitch, pixel, target, rows * columns * c.batch, step * c.batch, images.count};
+        const auto tile = neighbours > 1 ? Tiles<NeighbourPixels>::get(count, images.vectors)
+                                         : Tiles<SinglePixel>::get(count, images.vectors);
+        tile(strip.panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
+    }
+}
+
+inline void multiply_strip(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Strip& strip) {
+    const int64_t step = std::max<int64_t>(1, b.neighbours > 1 ? c.columns.step : 1);
+    for (int64_t k = item.block; k < item.block_end; ++k) {
+        const int64_t filter = block_begin(c.filters, b.filter_blocks, k);
+        const int64_t count = block_begin(c.filters, b.filter_blocks, k + 1) - filter;
+        for (int64_t row = item.row; row < item.row_end; ++row)
+            for (int64_t phase = 0; phase < std::min(step, strip.column_end - strip.column); ++phase)
+                for (int64_t t = strip.column + phase; t < strip.column_end;) {
+                    const int64_t neighbours = t + (b.neighbours - 1) * step < strip.column_end ? b.neighbours : 1;
+                    multiply_row(c, b, item, strip, filter, count, row, t, neighbours);
+                    t += neighbours * step;
+                }
+    }
+}
+
+inline void correlate_item(const Correlation& c, const BatchLanes& b, const ImageItem& item, const float* packed,
+                           float* panels) {
+    const int64_t columns = c.columns.span.size();
+    Strip s;
+    s.panels = panels;
+    s.sums = panels + b.panel_floats * b.together;
+    for (s.column = 0; s.column < columns; s.column = s.column_end) {
+        s.column_end = std::min(s.column + b.strip, columns);
+        s.window = {source_begin(c.columns, s.column, s.column_end), source_end(c.columns, s.column, s.column_end),
+                    source_begin(c.rows, item.row, item.row_end), source_end(c.rows, item.row, item.row_end)};
+        for (s.group = 0; s.group < b.groups; ++s.group) {
+            s.channel = block_begin(c.depth, b.groups, s.group);
+            s.channels = block_begin(c.depth, b.groups, s.group + 1) - s.channel;
+            s.weights = packed + s.channel * b.taps * c.filters;
+            s.neighbour_weights = packed + (c.depth + s.channel * b.neighbours) * b.taps * c.filters;
+            pack_images(c, b, item, s.window, s.channel, s.channels, panels);
+            multiply_strip(c, b, item, s);
+        }
+    }
 }
 
 struct PackedWeights {};
 struct PanelsAndSums {};
 
-// What one thread does at a time: some filter blocks and batch blocks of one target row.
-struct Item {
-    int64_t block, block_end, batch_block, batch_block_end, row;
-};
-
-struct Images {
-    int64_t first, count, vectors;
-};
-inline Images images_of(const Correlation& c, const Blocking& b, int64_t batch_block) {
-    const int64_t vectors = block_count(c.batch, lanes);
-    const int64_t begin = block_begin(vectors, b.batch_blocks, batch_block);
-    const int64_t end = block_begin(vectors, b.batch_blocks, batch_block + 1);
-    return {begin * lanes, std::min(end * lanes, c.batch) - begin * lanes, end - begin};
-}
-
-// The products of one channel group for columns [column, end) of an item, from the panels (one a batch block) that start at
-// source column `source`. Images are innermost: that is how the target is contiguous.
-inline void multiply_panels(const Correlation& c, const Blocking& b, const Item& item, const float* packed,
-                            const float* panels, float* sums, int64_t group, int64_t column, int64_t end, int64_t source) {
-    const int64_t channel = block_begin(c.depth, b.groups, group);
-    const int64_t channels = block_begin(c.depth, b.groups, group + 1) - channel;
-    const int64_t rows = c.rows.span.size(), columns = c.columns.span.size(), row_taps = c.rows.order.size();
-    const Span across = c.rows.span[item.row];
-    const bool last = group == b.groups - 1;
-    for (int64_t k = item.block; k < item.block_end; ++k) {
-        const int64_t filter = block_begin(c.filters, b.filter_blocks, k);
-        const int64_t count = block_begin(c.filters, b.filter_blocks, k + 1) - filter;
-        const float* weights = packed + (channel * c.filters + filter * channels) * b.taps;
-        for (int64_t t = column; t < end; ++t) {
-            const Span along = c.columns.span[t];
-            Products p{along.count, across.count * channels, 0, (row_taps - across.count) * channels * count};
-            if (p.weight_skip == 0) p = {1, p.runs * p.length, 0, 0};
-            const float* w = weights + (along.tap * row_taps + across.tap) * channels * count;
-            const int64_t x = (along.source - source) * across.count * channels;
-            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
-                const Images images = images_of(c, b, i);
-                const int64_t pitch = images.vectors * lanes;
-                float* waiting = sums + ((t - column) * c.filters + filter) * pitch;
-                float* target = c.target + ((filter * rows + item.row) * columns + t) * c.batch + images.first;
-                Sums s{group ? waiting : nullptr, pitch, waiting, pitch, pitch};
-                if (last) s.to = target, s.to_stride = rows * columns * c.batch, s.images = images.count;
-                Tiles<ImageTile>::get(count, images.vectors)(panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
-            }
-        }
-    }
-}
-
-inline void correlate_item(const Correlation& c, const Blocking& b, const Item& item, const float* packed, float* panels,
-                           float* sums) {
-    const int64_t columns = c.columns.span.size();
-    const Span across = c.rows.span[item.row];
-    for (int64_t column = 0; column < columns; column += b.strip) {
-        const int64_t end = std::min(column + b.strip, columns);
-        const int64_t source = source_begin(c.columns, column, end);
-        for (int64_t group = 0; group < b.groups; ++group) {
-            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
-                const Images images = images_of(c, b, i);
-                pack_panel(c, {block_begin(c.depth, b.groups, group), block_begin(c.depth, b.groups, group + 1),
-                               across.source, across.source + across.count, source, source_end(c.columns, column, end),
-                               images.first, images.count, images.vectors},
-                           panels + (i - item.batch_block) * b.panel_floats);
-            }
-            multiply_panels(c, b, item, packed, panels, sums, group, column, end, source);
-        }
-    }
-}
-
 inline void correlate_batch_lanes(const Correlation& c, int threads) {
-    const int64_t rows = c.rows.span.size();
-    const Blocking b = choose_blocking(c, threads);
-    float* packed = scratch<PackedWeights>(c.depth * b.taps * c.filters);
+    const BatchLanes b = plan_batch_lanes(c, threads);
+    const int64_t size = c.depth * b.taps * c.filters, rows = c.rows.span.size(), blocks = b.batch_blocks.size();
+    float* packed = scratch<PackedWeights>(b.neighbours > 1 ? size * (1 + b.neighbours) : size);
     parallel_for(b.groups * b.filter_blocks, threads, [&](int64_t i, int) {
         const int64_t group = i / b.filter_blocks, block = i % b.filter_blocks;
         const int64_t from = block_begin(c.depth, b.groups, group), end = block_begin(c.depth, b.groups, group + 1);
         const int64_t filter = block_begin(c.filters, b.filter_blocks, block);
         const int64_t filter_end = block_begin(c.filters, b.filter_blocks, block + 1);
         pack_weights(c, from, end, filter, filter_end, packed + (from * c.filters + filter * (end - from)) * b.taps);
+        if (b.neighbours > 1)
+            pack_neighbour_weights(c, from, end, b.neighbours,
+                                   packed + size + from * b.taps * c.filters * b.neighbours);
     });
-    const int64_t share = b.panel_floats * b.together + b.sums_floats;
+    const int64_t share = (b.panel_floats + b.sums_floats) * b.together;
     float* work = scratch<PanelsAndSums>(share * threads);  // here: nothing may throw inside the threads
-    const int64_t batches = block_count(b.batch_blocks, b.together);
-    parallel_for(b.chunks * batches * rows, threads, [&](int64_t i, int thread) {
-        const int64_t chunk = i / (batches * rows), batch = i / rows % batches;
-        const Item item{block_begin(b.filter_blocks, b.chunks, chunk), block_begin(b.filter_blocks, b.chunks, chunk + 1),
-                        block_begin(b.batch_blocks, batches, batch), block_begin(b.batch_blocks, batches, batch + 1),
-                        i % rows};
-        correlate_item(c, b, item, packed, work + thread * share, work + thread * share + b.panel_floats * b.together);
+    const int64_t row_count = row_items(c, b), batch_count = batch_items(b);
+    parallel_for(b.chunks * batch_count * row_count, threads, [&](int64_t i, int thread) {
+        const int64_t row = i % row_count * b.item_rows, batch = i / row_count % batch_count * b.together;
+        const int64_t chunk = i / row_count / batch_count;
+        const ImageItem item{block_begin(b.filter_blocks, b.chunks, chunk),
+                             block_begin(b.filter_blocks, b.chunks, chunk + 1),
+                             batch, std::min(batch + b.together, blocks), row, std::min(row + b.item_rows, rows)};
+        correlate_item(c, b, item, packed, work + thread * share);
     });
 }
 

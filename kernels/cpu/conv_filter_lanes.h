@@ -8,9 +8,9 @@
 //             add up  column span x row span x channels  products              x: P     | P x V registers   |  sums
 //         transpose the block's sums [pixel][filter] to the target              (L1)    +-------------------+
 //
-// A pixel is a target row, a column and an image. The tile is that of conv_batch_lanes.h with the parts exchanged: source
-// pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel group's filter block
-// stays in L2. Pixels of different rows and columns share a tile when they are clipped alike.
+// A pixel is a target row, a column and an image. The tile is that of conv_batch_lanes.h with the parts exchanged:
+// source pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel group's
+// filter block stays in L2. Pixels of different rows and columns share a tile when they are clipped alike.
 #pragma once
 #include <numeric>
 
@@ -46,6 +46,12 @@ inline void transpose_into(const float* from, int64_t from_step, int64_t rows, i
         }
 }
 
+// The products of a pixel: `runs` columns of `length` products. From column to column the source skips rows that the
+// panel holds for other pixels, and the weights skip taps that fall outside the source.
+struct PixelProducts {
+    int64_t runs, length, source_skip, weight_skip;
+};
+
 struct Pixel {
     const float* source;
     float* sums;
@@ -54,7 +60,7 @@ struct Pixel {
 // Adds the products of P pixels and V vectors of filters to their sums, or sets them.
 template <int P, int V>
 struct FilterTile {
-    static void run(const Pixel* pixel, const float* w, const Products& p, bool add) {
+    static void run(const Pixel* pixel, const float* w, const PixelProducts& p, bool add) {
         vec sum[P][V];
         const float* x[P];
 #pragma GCC unroll 8
@@ -87,7 +93,7 @@ struct FilterLanes {
     int64_t taps, vectors, filter_blocks, groups;
     int64_t item_rows, chunks, source_column, source_columns;
     int64_t panel_floats, sums_floats;
-    std::vector<int64_t> rows, columns;  // columns, and the rows of each item, with those that meet the same taps together
+    std::vector<int64_t> rows, columns;  // target columns, and the rows of each item, sorted by the taps they meet
 };
 
 inline bool same_taps(Span a, Span b) { return a.tap == b.tap && a.count == b.count; }
@@ -139,8 +145,8 @@ inline FilterLanes plan_filter_lanes(const Correlation& c, int threads) {
     return l;
 }
 
-// The filters of a block and channels [from, end) as [tap column][tap row][channel][filter], `pitch` floats a channel, the
-// last vector padded with zeros.
+// The filters of a block and channels [from, end) as [tap column][tap row][channel][filter], `pitch` floats a channel,
+// the last vector padded with zeros.
 inline void pack_filter_vectors(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t count,
                                 int64_t pitch, float* to) {
     for (int64_t v : c.columns.order)
@@ -170,7 +176,8 @@ inline void pack_pixels(const Correlation& c, const FilterLanes& l, const RowsIt
         const int64_t channel = block_begin(c.depth, l.groups, group);
         const int64_t channels = block_begin(c.depth, l.groups, group + 1) - channel;
         for (int64_t r = 0; r < item.source_rows; ++r) {
-            const float* from = c.source + ((channel * c.source_h + item.source + r) * c.source_w + l.source_column) * c.batch;
+            const int64_t line = (channel * c.source_h + item.source + r) * c.source_w;
+            const float* from = c.source + (line + l.source_column) * c.batch;
             transpose_into(from, c.source_h * c.source_w * c.batch, channels, pixels, panel + r * channels,
                            item.source_rows * channels);
         }
@@ -185,7 +192,7 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
     const Span across = c.rows.span[*rows], along = c.columns.span[*columns];
     const int64_t row_taps = c.rows.order.size(), width = c.columns.span.size(), pitch = vectors * lanes;
     const int64_t line = item.source_rows * channels;  // of one source column and image
-    const Products p{along.count, across.count * channels, c.batch * line - across.count * channels,
+    const PixelProducts p{along.count, across.count * channels, c.batch * line - across.count * channels,
                      (row_taps - across.count) * channels * pitch};
     w += (along.tap * row_taps + across.tap) * channels * pitch;
 
@@ -196,8 +203,10 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
         const int64_t count = block_begin(pixels, tiles, tile + 1) - block_begin(pixels, tiles, tile);
         for (int64_t m = 0; m < count; ++m) {
             const Span down = c.rows.span[rows[row]], right = c.columns.span[columns[column]];
-            const int64_t at = ((right.source - l.source_column) * c.batch + image) * line + (down.source - item.source) * channels;
-            pixel[m] = {panel + at, sums + (((rows[row] - item.row) * width + columns[column]) * c.batch + image) * pitch};
+            const int64_t from = ((right.source - l.source_column) * c.batch + image) * line +
+                                 (down.source - item.source) * channels;
+            const int64_t to = ((rows[row] - item.row) * width + columns[column]) * c.batch + image;
+            pixel[m] = {p.runs && p.length ? panel + from : panel, sums + to * pitch};
             if (++image == c.batch) image = 0, ++column;
             if (column == column_count) column = 0, ++row;
         }
@@ -228,8 +237,8 @@ inline void correlate_rows(const Correlation& c, const FilterLanes& l, const Row
                 i_end = alike_end(c.rows, l.rows, i, item.row_end);
                 for (int64_t j = 0, j_end; j < columns; j = j_end) {
                     j_end = alike_end(c.columns, l.columns, j, columns);
-                    multiply_pixels(c, l, item, &l.rows[i], i_end - i, &l.columns[j], j_end - j, x, channels, w, vectors,
-                                    sums, group > 0);
+                    multiply_pixels(c, l, item, &l.rows[i], i_end - i, &l.columns[j], j_end - j, x, channels, w,
+                                    vectors, sums, group > 0);
                 }
             }
         }

@@ -8,9 +8,9 @@
 //           +----+----+----+----+----+--     B = the pixel's batch, contiguous: `lanes` images a vector
 //
 // Bound by memory. A thread takes consecutive output rows, so that it reads a few contiguous streams (the rows of a
-// window) and writes one; rows that two windows share are read again from the L1 or L2 cache. Windows are at most 3 x 3 in
-// nearly every network, so that the size is a template's and the loop over it vanishes; clipped windows at the border are
-// windows of another size. Large outputs are written around the caches (stream.h).
+// window) and writes one; rows that two windows share are read again from the L1 or L2 cache. Windows are at most
+// 3 x 3 in nearly every network, so that the size is a template's and the loop over it vanishes; clipped windows at the
+// border are windows of another size. Large outputs are written around the caches (stream.h).
 #pragma once
 #include "parallel.h"
 #include "pool_shape.h"
@@ -18,7 +18,7 @@
 
 namespace c01b {
 
-// How many rows and columns of something (pixels of a window, windows of a pixel) there are, and how far apart they lie.
+// How many rows and columns of something (pixels of a window, windows of a pixel) there are, and their distances.
 struct Patch {
     int64_t rows, columns, row_step, column_step;
 };
@@ -45,8 +45,8 @@ auto select(const Patch& patch) {
     return is_small ? small[patch.rows - 1][patch.columns - 1] : Run{Kernel<0, 0, Stream>::run};
 }
 
-// The comparison is Theano's also for NaN (one that comes first stays, others are passed over) and for zeros (of +0 and -0
-// the first stays).
+// The comparison is Theano's also for NaN (one that comes first stays, others are passed over) and for zeros (of +0
+// and -0 the first stays).
 template <int Rows, int Columns, bool Stream>
 struct WindowMax {
     static void run(const float* x, const Patch& patch, float* z, int64_t batch) {

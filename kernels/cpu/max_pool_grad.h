@@ -1,21 +1,22 @@
 // The gradients of max-pooling.
 //
-//     max_pool_grad       gx[c,a,e,b] = sum over windows (i,j) that hold pixel (a,e) of  gz[c,i,j,b] where x[c,a,e,b] == z[c,i,j,b]
-//     max_pool_grad_grad  gg[c,i,j,b] = sum over pixels (a,e) of window (i,j)        of ggx[c,a,e,b] where x[c,a,e,b] == z[c,i,j,b]
+//     max_pool_grad       gx[c,a,e,b] = sum over windows (i,j) that hold pixel (a,e) of gz[c,i,j,b],
+//     max_pool_grad_grad  gg[c,i,j,b] = sum over pixels (a,e) of window (i,j) of ggx[c,a,e,b],
+//                         in both where x[c,a,e,b] == z[c,i,j,b].
 //
 // Every tied maximum counts in full.
 //
 //     windows 3 x 3, stride 2          a pixel lies in 1, 2 or 4 windows
 //         +-----+-----+-----+
-//         |  4     2     4  |          The first gathers: it goes through gx once, in order, and sums over the windows
-//         |                 |          around each pixel, so that gx is written once and never read or cleared, whether
-//         |  2     1     2  |          windows overlap or not. What it needs of z and gz are a few rows, read from memory
-//         |                 |          once and then from the L2 cache.
+//         |  4     2     4  |       The first gathers: it goes through gx once, in order, and sums over the windows
+//         |                 |       around each pixel, so that gx is written once and never read or cleared, whether
+//         |  2     1     2  |       windows overlap or not. What it needs of z and gz are a few rows, read from memory
+//         |                 |       once and then from the L2 cache.
 //         |  4     2     4  |
 //         +-----+-----+-----+
 //
-// Bound by memory (x, gx and, a stride-th of their size each way, z and gz). Sums run in raster order of the windows, as
-// Theano's do, so that even their rounding is the same. The number of windows of a pixel is a template's up to 3 x 3.
+// Bound by memory (x, gx and, a stride-th of their size each way, z and gz). Sums run in raster order of the windows,
+// as Theano's do, so that even their rounding is the same. The number of windows of a pixel is a template's up to 3.
 #pragma once
 #include "max_pool.h"
 

@@ -31,17 +31,17 @@ inline int64_t pool_outputs(int64_t image, const PoolAxis& axis, bool ceil_mode)
 }
 
 // The count of windows along one axis, asked for or automatic; -1 and an exception if one of them would be empty.
-inline int64_t checked_outputs(const char* op, const char* axis_name, int64_t image, const PoolAxis& axis, int64_t outputs,
-                               bool ceil_mode) {
+inline int64_t checked_outputs(const char* op, const char* axis_name, int64_t image, const PoolAxis& axis,
+                               int64_t outputs, bool ceil_mode) {
     const int64_t count = outputs ? outputs : pool_outputs(image, axis, ceil_mode);
     const int64_t last = axis.start + (std::max<int64_t>(count, 1) - 1) * axis.stride;
     // No window at all is right for an image without pixels, and for one smaller than a window that must lie inside.
     if (count == 0 && (image == 0 || !ceil_mode)) return 0;
     if (last < image) return count;
     PyErr_Format(PyExc_ValueError,
-                 "%s: images of %lld %s: window %lld, of %lld from %lld on, would be empty (stride %lld, start %lld)", op,
-                 (long long)image, axis_name, (long long)std::max<int64_t>(count, 1), (long long)axis.size, (long long)last,
-                 (long long)axis.stride, (long long)axis.start);
+                 "%s: images of %lld %s: window %lld, of %lld from %lld on, would be empty (stride %lld, start %lld)",
+                 op, (long long)image, axis_name, (long long)std::max<int64_t>(count, 1), (long long)axis.size,
+                 (long long)last, (long long)axis.stride, (long long)axis.start);
     return -1;
 }
 
@@ -79,7 +79,8 @@ inline int max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArrayObj
     const char* op = "MaxPoolGrad";
     PoolShape s;
     if (pool_shape(op, x_in, p, s)) return -1;
-    const int64_t images[4] = {s.channels, s.height, s.width, s.batch}, outputs[4] = {s.channels, s.out_h, s.out_w, s.batch};
+    const int64_t images[4] = {s.channels, s.height, s.width, s.batch};
+    const int64_t outputs[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (check_shape(op, "maxout", z_in, outputs) || check_shape(op, "gz", gz_in, outputs)) return -1;
     const Contiguous x(x_in), z(z_in), gz(gz_in);
     if (x.failed() || z.failed() || gz.failed() || ensure_output(out, 4, images, NPY_FLOAT32)) return -1;
@@ -93,7 +94,8 @@ inline int max_pool_grad_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArr
     const char* op = "MaxPoolGradGrad";
     PoolShape s;
     if (pool_shape(op, x_in, p, s)) return -1;
-    const int64_t images[4] = {s.channels, s.height, s.width, s.batch}, outputs[4] = {s.channels, s.out_h, s.out_w, s.batch};
+    const int64_t images[4] = {s.channels, s.height, s.width, s.batch};
+    const int64_t outputs[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (check_shape(op, "maxout", z_in, outputs) || check_shape(op, "ggx", ggx_in, images)) return -1;
     const Contiguous x(x_in), z(z_in), ggx(ggx_in);
     if (x.failed() || z.failed() || ggx.failed() || ensure_output(out, 4, outputs, NPY_FLOAT32)) return -1;

@@ -13,7 +13,8 @@ struct MatrixView {
     int64_t rows, columns, step;  // step in elements
 };
 
-// Can axes [from, to) be walked as one, with `inner` bytes between neighbours of the last? Axes of size 1 have no stride.
+// Can axes [from, to) be walked as one, with `inner` bytes between neighbours of the last? Axes of size 1 do not
+// matter.
 inline bool collapses(PyArrayObject* x, int from, int to, int64_t inner) {
     for (int axis = to - 1; axis >= from; --axis) {
         if (PyArray_DIM(x, axis) == 1) continue;
@@ -33,7 +34,8 @@ inline int64_t row_stride(PyArrayObject* x, int split, int64_t columns) {
 inline bool as_matrix(PyArrayObject* x, int split, MatrixView& view) {
     const int64_t item = PyArray_ITEMSIZE(x);
     view = {PyArray_BYTES(x), 1, 1, 0};
-    for (int axis = 0; axis < PyArray_NDIM(x); ++axis) (axis < split ? view.rows : view.columns) *= PyArray_DIM(x, axis);
+    for (int axis = 0; axis < PyArray_NDIM(x); ++axis)
+        (axis < split ? view.rows : view.columns) *= PyArray_DIM(x, axis);
     const int64_t stride = row_stride(x, split, view.columns);
     view.step = stride / item;
     return PyArray_ISALIGNED(x) && stride >= 0 && stride % item == 0 && collapses(x, split, PyArray_NDIM(x), item) &&
@@ -62,8 +64,8 @@ inline void transpose_view(const MatrixView& m, int64_t item, char* out, int thr
         transpose_as<Bytes16>(m, out, threads);
 }
 
-// Moves the first `split` axes of x behind the others, into a contiguous *out: split 1 is bc01 -> c01b, ndim - 1 the way
-// back. Any strides: what is not a matrix with contiguous rows is copied first.
+// Moves the first `split` axes of x behind the others, into a contiguous *out: split 1 is bc01 -> c01b, ndim - 1 the
+// way back. Any strides: what is not a matrix with contiguous rows is copied first.
 inline int relayout_op(const char* op, PyArrayObject* x, int split, PyArrayObject** out) {
     const int ndim = PyArray_NDIM(x);
     const int64_t item = PyArray_ITEMSIZE(x);

@@ -1,10 +1,10 @@
 // Stores that a memory-bound kernel shares with the others: one output pixel along the batch, with or without a detour
 // around the caches.
 //
-// An ordinary store first fetches the line it will overwrite, so an output that no cache can hold costs its bytes twice.
-// A non-temporal store does not. It pays from some size on, below which the next op still finds the output in the cache.
-// x86 wants such stores aligned: 16-byte pieces, four to a line, are aligned wherever numpy puts an array, and the
-// processor combines them into whole lines as long as they arrive in order.
+// An ordinary store first fetches the line it will overwrite, so an output that no cache can hold costs its bytes
+// twice. A non-temporal store does not. It pays from some size on, below which the next op still finds the output in
+// the cache. x86 wants such stores aligned: 16-byte pieces, four to a line, are aligned wherever numpy puts an array,
+// and the processor combines them into whole lines as long as they arrive in order.
 #pragma once
 #include <algorithm>
 

@@ -11,10 +11,10 @@
 //     +-----------------------------------+  registers |   +--+--+  |
 //                                                      +------------+
 //
-// Bound by memory: each byte is read once and written once, blocks go from registers to the target directly. Three things
-// keep that at the speed of a copy:
-// - While a tile is transposed, the next one is fetched. Its 32 rows are few enough to share a set of the L2 cache, which
-//   rows of a power of two bytes do.
+// Bound by memory: each byte is read once and written once, blocks go from registers to the target directly. Three
+// things keep that at the speed of a copy:
+// - While a tile is transposed, the next one is fetched. With 32 rows a tile is fast also where rows are a power of two
+//   bytes apart and compete for a few places in the caches; with 128 it is not (28 and 11 GB/s at 256 KiB).
 // - A vector is stored to a multiple of its size, so that each line is written whole and once; then a large target can
 //   go around the caches. numpy starts arrays 16 bytes past a line: the first rows % L elements are set apart, and a
 //   vector that starts near the end of a target row takes its last elements from the next one, a column further in the
@@ -36,10 +36,10 @@ namespace c01b {
 // caches anyway.
 constexpr int64_t transpose_stream_bytes = int64_t{2} << 20;
 
-// ---- L x L elements in registers -------------------------------------------------------------------------------------
+// ---- L x L elements in registers ----------------------------------------------------------------------------------
 
-// Swaps, between a row with bit H of its number clear and the row with it set, the halves that belong to each other; done
-// for every bit H, that is a transposition.
+// Swaps, between a row with bit H of its number clear and the row with it set, the halves that belong to each other;
+// done for every bit H, that is a transposition.
 template <int H, class V, size_t... I>
 inline void swap_halves(V& a, V& b, std::index_sequence<I...>) {
     constexpr int n = sizeof...(I);
@@ -75,8 +75,8 @@ struct Block {
     }
 };
 
-// A block's place: its first L rows in the source, of which those from `kept` on wrap to the next column, that is `wrap`
-// elements back; its L rows in the target; and the place in the source to fetch.
+// A block's place: its first L rows in the source, of which those from `kept` on wrap to the next column, that is
+// `wrap` elements back; its L rows in the target; and the place in the source to fetch.
 template <class T>
 struct BlockPlace {
     const T* source;
@@ -119,7 +119,7 @@ __attribute__((noinline)) void move_last_columns(const BlockPlace<T>& p, int64_t
     }
 }
 
-// ---- target rows of whole vectors: from registers to the target --------------------------------------------------------
+// ---- target rows of whole vectors: from registers to the target ---------------------------------------------------
 
 template <class T>
 struct Matrix {
@@ -131,9 +131,11 @@ struct Matrix {
 template <class T, bool Streamed>
 void transpose_vectors(const Matrix<T>& m, int threads) {
     constexpr int64_t L = Block<T>::L, tile_rows = 32 / L ? 32 / L : 1, tile_columns = 512 / sizeof(T) / L;
-    const int64_t ahead = reinterpret_cast<uintptr_t>(m.target) % sizeof(vec) / sizeof(T), shift = ahead ? L - ahead : 0;
+    const int64_t ahead = reinterpret_cast<uintptr_t>(m.target) % sizeof(vec) / sizeof(T);
+    const int64_t shift = ahead ? L - ahead : 0;
     const int64_t block_rows = m.rows / L, block_columns = (m.columns + L - 1) / L;
-    const int64_t down = (block_rows + tile_rows - 1) / tile_rows, across = (block_columns + tile_columns - 1) / tile_columns;
+    const int64_t down = (block_rows + tile_rows - 1) / tile_rows;
+    const int64_t across = (block_columns + tile_columns - 1) / tile_columns;
 
     for (int64_t i = 0; i < shift; ++i) m.target[i] = m.source[i * m.step];
     parallel_for(down * across, threads, [&](int64_t tile, int) {
@@ -156,12 +158,12 @@ void transpose_vectors(const Matrix<T>& m, int threads) {
     });
 }
 
-// ---- any rows: through a buffer ---------------------------------------------------------------------------------------
+// ---- any rows: through a buffer -----------------------------------------------------------------------------------
 
 constexpr int64_t strip_rows = 512, strip_columns = 16;
 
-// strip[j * rows + i] = source[i * step + j] for `columns` <= strip_columns. Vectors may pass the end of a strip's row, over
-// what the next one then puts there; the last L rows are done in one piece, some of them again.
+// strip[j * rows + i] = source[i * step + j] for `columns` <= strip_columns. Vectors may pass the end of a strip's
+// row, over what the next one then puts there; the last L rows are done in one piece, some of them again.
 template <class T>
 void transpose_strip(const T* source, int64_t step, int64_t rows, int64_t columns, T* strip) {
     if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
@@ -177,7 +179,8 @@ void transpose_strip(const T* source, int64_t step, int64_t rows, int64_t column
                     continue;
                 }
                 typename B::V row[B::L] = {};
-                for (int64_t k = 0; k < std::min<int64_t>(B::L, rows); ++k) row[k] = B::load_first(from + k * step, width);
+                for (int64_t k = 0; k < std::min<int64_t>(B::L, rows); ++k)
+                    row[k] = B::load_first(from + k * step, width);
                 transpose_registers<B::L / 2>(row);
                 for (int64_t k = 0; k < width; ++k) B::store(to + k * rows, row[k]);
             }
@@ -205,7 +208,8 @@ void stream_run(T* target, const T* source, int64_t count) {
 
 template <class T>
 void transpose_strips(const Matrix<T>& m, bool streamed, int threads) {
-    const int64_t down = (m.rows + strip_rows - 1) / strip_rows, across = (m.columns + strip_columns - 1) / strip_columns;
+    const int64_t down = (m.rows + strip_rows - 1) / strip_rows;
+    const int64_t across = (m.columns + strip_columns - 1) / strip_columns;
     parallel_for(down * across, threads, [&](int64_t index, int) {
         struct Strip;
         const size_t bytes = strip_columns * strip_rows * sizeof(T) + sizeof(vec);

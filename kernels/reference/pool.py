@@ -1,14 +1,15 @@
 """Max-pooling and its derivatives in c01b order in plain numpy: the definition that every kernel is measured against.
 
-Sizes are explicit and unchecked here; which sizes fit together is the ops' business (``kernels/pool.py``). The dtype is the
-operands': float64 gives a reference for a float32 kernel, and finite differences. Sources: Krizhevsky's cuda-convnet
-(2012) for the windows, Theano's ``Pool`` for NaN, ties and the second derivative.
+Sizes are explicit and unchecked here; which sizes fit together is the ops' business (``kernels/pool.py``). The dtype
+is the operands': float64 gives a reference for a float32 kernel, and finite differences. Sources: Krizhevsky's
+cuda-convnet (2012) for the windows, Theano's ``Pool`` for NaN, ties and the second derivative.
 
 The arguments that all functions share:
 
 x : array (channels, rows, columns, batch)
 maxout : array (channels, rows, columns, batch), what `max_pool` returned
-ds, stride, start : (int, int), size of a window, distance between windows, first pixel of the first window (negative: pad)
+ds, stride, start : (int, int), size of a window, distance between windows, first pixel of the first window (negative
+    where there is a pad)
 """
 import numpy as np
 
@@ -41,7 +42,7 @@ def max_pool(x, output_shape, ds, stride, start):
 
 
 def max_pool_grad(x, maxout, gz, ds, stride, start):
-    """The adjoint of pooling, at `x`: array like `x`. Every pixel that equals its window's maximum gets the full `gz`."""
+    """The adjoint of pooling, at `x`: array like `x`. Every pixel equal to its window's maximum gets the full `gz`."""
     out = np.zeros_like(x)
     for (i, j), pixels in _windows(maxout.shape[1:3], x.shape[1:3], ds, stride, start):
         for row, column in pixels:

@@ -2,12 +2,14 @@
 from theano.tensor import Rebroadcast
 from theano.tensor.elemwise import Elemwise
 
+from layoutopt.kernels.activation import Sigmoid, Tanh
+
 from ..layout import c01b_axis
 from ..versions import C01B, EITHER, Choice, Version, as_written
 from .registry import carries
 
 
-@carries(Elemwise)
+@carries(Elemwise, Tanh, Sigmoid)
 def elemwise(node, shapes):
     """Operands have the rank of the result; one that is broadcast along every axis is the same in both layouts."""
     if node.outputs[0].ndim < 2:
