@@ -4,8 +4,8 @@
 // and the phases of a strided gradient are all in the Spans.
 //
 //     forward, filter 5, stride 2, pad 2:     source  0 1 2 3 4 5 6 7       target 0: source 0..2, taps 2..4
-//                                        taps 0 1 2 3 4                     target 1: source 0..4, taps 0..4
-//                                               0 1 2 3 4
+//                                            taps 0 1 2 3 4                 target 1: source 0..4, taps 0..4
+//                                                     0 1 2 3 4
 //
 //     gradient of the same: target t meets source (t + 2 - tap) / 2, so even t meet taps 4 2 0 and odd t taps 3 1;
 //     packed in the order 4 2 0 3 1, the taps of a target are neighbours and rise with the source.

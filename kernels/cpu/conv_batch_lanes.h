@@ -17,8 +17,8 @@
 // One to three filters do not fill a tile. Then P = 6 / F neighbouring target columns share it, and with it every load
 // of x:
 //
-//     source column    0    1    2    3    4    5    6    7      filter 5 wide, P = 4: column q is met by
-//     neighbours      0    01   012  0123 0123  123   23    3     neighbours q-4 .. q; each such range is a loop of its own
+//     source column    0    1    2    3    4    5    6    7     filter 5 wide, P = 4: column q is met by neighbours
+//     neighbours      0    01   012  0123 0123  123   23    3   q-4 .. q; each such range is a loop of its own
 //
 // and the packed filters are [group][phase][source column][tap row][channel][neighbour][filter], absent neighbours left
 // out.
