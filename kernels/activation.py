@@ -12,7 +12,7 @@ from .reference import activation as reference
 
 
 class _Activation(C01bOp):
-    """What the two activations share; subclasses give `reference` and `derivative`, and their name names the C++ function.
+    """What the two activations share; subclasses give `reference` and `derivative`, their names are the C++ functions'.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Tanh(_Activation):
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x)) of each element, within 2 units in the last place; never overflows, and underflows gradually."""
+    """1 / (1 + exp(-x)) of each element, within 2 units in the last place; never overflows, underflows gradually."""
 
     reference = staticmethod(reference.sigmoid)
 

@@ -5,7 +5,8 @@
 
 namespace c01b {
 
-// *out = Function(x), elementwise, contiguous; `inplace` allows to write to x, which happens if it is contiguous itself.
+// *out = Function(x), elementwise and contiguous. `inplace` allows to write to x, which happens if that is contiguous;
+// otherwise the result would not be, and whoever relies on it (rewrites/tidy.py) would be wrong.
 template <class Function>
 int activation_op(PyArrayObject* x, bool inplace, PyArrayObject** out) {
     const float* in = static_cast<const float*>(PyArray_DATA(x));
