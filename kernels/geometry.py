@@ -1,6 +1,6 @@
 """Output sizes and work of convolution and pooling: one formula each, for Python integers and Theano scalars alike.
 
-Sources: ``docs/ops.md`` and, for cuda-convnet's ceiling rule, Krizhevsky's cuda-convnet (2012); for the floor rule,
+Sources: for the ceiling rule, Krizhevsky's cuda-convnet (2012); for the floor rule,
 Theano's ``get_conv_output_shape`` and ``Pool.out_shape``. The C++ counterparts stand in ``cpu/conv_op.h`` and
 ``cpu/pool_op.h``.
 """
