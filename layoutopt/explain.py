@@ -1,5 +1,5 @@
 """Reports on what the optimizer did, for people."""
-from layoutopt.rewrites.record import milliseconds
+from layoutopt.rewrites.record import milliseconds, recorded
 
 
 class Report:
@@ -77,4 +77,4 @@ def explain(function):
     maker = getattr(function, "maker", None)
     if maker is None or not hasattr(maker, "fgraph"):
         raise TypeError("explain takes a compiled Theano function, got %s" % type(function).__name__)
-    return Report(getattr(maker.fgraph, "layoutopt_record", None))
+    return Report(recorded(maker.fgraph))

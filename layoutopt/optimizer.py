@@ -9,7 +9,7 @@ from layoutopt.kernels import base
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.plan import solve
-from layoutopt.rewrites.record import conversions, record
+from layoutopt.rewrites.record import Recorded, conversions, record
 from layoutopt.rewrites.region import find_region
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
@@ -45,8 +45,9 @@ class LayoutOptimizer(gof.Optimizer):
         drop_copies(fgraph)
         if replaced is not None:
             vectorise(fgraph)
-        fgraph.layoutopt_record = record(fgraph, region, plan, replaced, shapes, before)
-        _write_report(settings.report, Report(fgraph.layoutopt_record))
+        result = record(fgraph, region, plan, replaced, shapes, before)
+        fgraph.attach_feature(Recorded(result))
+        _write_report(settings.report, Report(result))
 
     def print_summary(self, stream=sys.stdout, level=0, depth=-1):
         print("%s%s" % (" " * level, type(self).__name__), file=stream)

@@ -3,6 +3,7 @@ import os
 from typing import List, NamedTuple, Optional
 
 from theano.compile import SharedVariable
+from theano.gof.toolbox import Feature
 from theano.tensor.elemwise import DimShuffle
 
 from layoutopt.kernels.relayout import ToBC01, ToC01B
@@ -65,6 +66,18 @@ class Record(NamedTuple):
     planned_seconds: float
     bound_seconds: float
     applied: bool
+
+
+class Recorded(Feature):
+    """Keeps a record with its function graph, and with the graph's copies."""
+
+    def __init__(self, record):
+        self.record = record
+
+
+def recorded(fgraph):
+    """The `Record` of a function graph, or None."""
+    return next((feature.record for feature in fgraph._features if isinstance(feature, Recorded)), None)
 
 
 def record(fgraph, region, plan, replaced, shapes, conversions_before):

@@ -3,6 +3,8 @@
 Inputs are small whole numbers, and the graphs add, multiply and take maxima: every sum is exact in float32 in whatever
 order it is taken, so results must be equal to the last bit.
 """
+import pickle
+
 import numpy as np
 import pytest
 import theano
@@ -299,6 +301,14 @@ def test_no_compiler(monkeypatch):
     x, _ = images()
     f = theano.function([x], layer(x, weights(4, 3)), mode=theano.Mode(linker="py", optimizer="fast_run").including("layoutopt"))
     assert op_count(f, FilterActs) == 0
+
+
+def test_copies_and_pickles_are_the_same_function():
+    x, value = images((32, 3, 12, 12))
+    f = theano.function([x], [layer(x, weights(4, 3))], mode=FLAGGED)
+    for twin in (f.copy(), pickle.loads(pickle.dumps(f))):
+        np.testing.assert_array_equal(twin(value), f(value))
+        assert str(layoutopt.explain(twin)) == str(layoutopt.explain(f))
 
 
 def test_explain_wants_a_function():
