@@ -6,7 +6,7 @@ has that axis last, where it is contiguous, and all others moved up by one: (b, 
 rule serves every rank from 2 up, which is what lets a region of the layout run through reshapes into dense layers. Below
 rank 2 the two layouts are one.
 """
-from theano.tensor import TensorConstant, as_tensor_variable
+from theano.tensor import TensorConstant
 
 from layoutopt.kernels.relayout import to_bc01, to_c01b
 
@@ -54,9 +54,10 @@ def convert(variable, layout):
     if ndim < 2:
         return variable
     order = c01b_order(ndim) if layout == C01B else bc01_order(ndim)
-    if isinstance(variable, TensorConstant):
-        return as_tensor_variable(variable.data.transpose(order).copy())
     flags = variable.broadcastable
+    if isinstance(variable, TensorConstant):
+        turned = variable.type.clone(broadcastable=[flags[axis] for axis in order])
+        return TensorConstant(turned, variable.data.transpose(order).copy())
     if is_view(flags if layout == C01B else tuple(flags[axis] for axis in order)):
         return variable.dimshuffle(*order)
     return to_c01b(variable) if layout == C01B else to_bc01(variable)

@@ -16,14 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from theano import scalar
 from theano.compile import SharedVariable
-from theano.compile.ops import Shape, Shape_i
+from theano.compile.ops import Shape, Shape_i, SpecifyShape
 from theano.gof import Constant, FunctionGraph
 from theano.gof.graph import clone_get_equiv, inputs as inputs_of, io_toposort
+from theano.ifelse import IfElse
 from theano.tensor import Argmax, MaxAndArgmax, Rebroadcast
 from theano.tensor.blas import Dot22Scalar, _dot22, gemm_no_inplace
 from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise, Prod, ProdWithoutZeros, Sum
 from theano.tensor.extra_ops import CpuContiguous
-from theano.tensor.opt import ShapeFeature
+from theano.tensor.nnet.bn import AbstractBatchNormInference, AbstractBatchNormTrain, AbstractBatchNormTrainGrad
+from theano.tensor.opt import Assert, ShapeFeature
 
 from layoutopt.kernels.activation import sigmoid, tanh
 from layoutopt.kernels.relayout import to_bc01, to_c01b
@@ -100,13 +102,18 @@ def graph_of(make, rng):
 
 def evaluate(inputs, values, outputs):
     """The values of `outputs` by the ops' own Python code, node by node: nothing is optimized or compiled."""
-    storage = {variable: [value] for variable, value in zip(inputs, values)}
-    for node in io_toposort(inputs, outputs):
-        storage.update((x, [x.data]) for x in node.inputs if isinstance(x, Constant))
-        storage.update((x, [x.get_value()]) for x in node.inputs if isinstance(x, SharedVariable))
+    storage = {variable: [value.copy()] for variable, value in zip(inputs, values)}  # an op may work in place
+    order = io_toposort(inputs, outputs)
+    for variable in itertools.chain(outputs, *(node.inputs for node in order)):
+        if isinstance(variable, Constant):
+            storage[variable] = [variable.data]
+        elif isinstance(variable, SharedVariable):
+            storage[variable] = [variable.get_value()]
+    for node in order:
         storage.update((out, [None]) for out in node.outputs)
         computed = {variable: [variable not in node.outputs] for variable in storage}
-        node.op.make_py_thunk(node, storage, computed, [])()
+        thunk_of = node.op.make_thunk if isinstance(node.op, IfElse) else node.op.make_py_thunk
+        thunk_of(node, storage, computed, [])()
     for variable in outputs:
         assert variable.type.is_valid_value(storage[variable][0]), "%s holds %r" % (variable.type, storage[variable][0])
     return [storage[variable][0] for variable in outputs]
@@ -161,8 +168,8 @@ def check(make, gives, rng):
         assert (len(version.needs), len(version.gives)) == (len(node.inputs), len(node.outputs))
     assert set(choice.bc01.gives) == {BC01}
     assert (None if choice.c01b is None else set(choice.c01b.gives)) == (None if gives is None else {gives})
-    before_and_after = evaluate(graph.inputs, graph.values, node.inputs + node.outputs)
-    before, after = before_and_after[:len(node.inputs)], before_and_after[len(node.inputs):]
+    before = evaluate(graph.inputs, graph.values, node.inputs)
+    after = evaluate(graph.inputs, graph.values, node.outputs)
     if choice.bc01.build:
         check_version(graph, choice.bc01, before, after)
     else:
@@ -193,6 +200,7 @@ def samples(table):
 # Elementwise ops.
 
 TWO_RESULTS = Elemwise(scalar.Composite(*(lambda a, b: ([a, b], [a + b, a * b]))(scalar.float32(), scalar.float32())))
+ADD_IN_PLACE = Elemwise(scalar.Add(scalar.transfer_type(0)), {0: 0})
 RANKS = {1: (5,), 2: (5, 4), 3: (5, 4, 3), 4: (5, 4, 3, 2), 5: (5, 4, 3, 2, 2)}
 
 ELEMWISE = [
@@ -228,6 +236,7 @@ ELEMWISE = [
     Sample("fill", lambda new: tt.second(new(*IMAGES), new()), C01B),
     Sample("fill with a tensor", lambda new: tt.second(new(5, 1, 3, 1), new(*IMAGES)), C01B),
     Sample("two results", lambda new: TWO_RESULTS(new(*IMAGES), new(1, 4, 1, 1))[1], C01B),
+    Sample("in place", lambda new: ADD_IN_PLACE(new(*IMAGES), new(1, 4, 1, 1)), C01B),
     Sample("five operands", lambda new: tt.add(*(new(*shape) for shape in (
         (5, 4, 3, 2), (1, 4, 1, 1), (1, 1, 1, 1), (5, 1, 1, 1), (1, 4, 3, 2)))), C01B),
 ]
@@ -467,8 +476,22 @@ ALLOCS = [
     Sample("(5, 1, 3, 2) spread", lambda new: tt.alloc(new(5, 1, 3, 2), 5, 4, 3, 2), C01B),
     Sample("(1, 1, 1, 1) spread", lambda new: tt.alloc(new(1, 1, 1, 1), 5, 4, 3, 2), C01B),
     Sample("(1, 4) spread", lambda new: tt.alloc(new(1, 4), 5, 4), C01B),
-    Sample("of lower rank", lambda new: tt.alloc(new(3, 2), 5, 4, 3, 2), None),
+    Sample("a plane spread", lambda new: tt.alloc(new(3, 2), 5, 4, 3, 2), C01B),
+    Sample("an image spread", lambda new: tt.alloc(new(4, 3, 2), 5, 4, 3, 2), C01B),
+    Sample("an image of one channel spread", lambda new: tt.alloc(new(1, 3, 2), 5, 4, 3, 2), C01B),
+    Sample("a row spread", lambda new: tt.alloc(new(4), 5, 4), C01B),
+    Sample("a vector of 1 spread", lambda new: tt.alloc(new(1), 5, 4, 3), C01B),
+    Sample("nearest neighbours, spread", lambda new: tt.alloc(new(5, 4, 3, 1, 2, 1), 5, 4, 3, 2, 2, 2), C01B),
+    Sample("repeated rows, spread",
+           on_images(lambda x: tt.repeat(x, 2, axis=2).owner.inputs[0]), C01B),
     Sample("a new vector", lambda new: tt.alloc(new(), 5), None),
+]
+
+PROMISED_SIZES = [
+    Sample("constant", on_images(lambda x: SpecifyShape()(x, (5, 4, 3, 2))), C01B),
+    Sample("computed", on_images(lambda x: SpecifyShape()(x, tt.sqr(x).shape)), C01B),
+    Sample("numbers", lambda new: SpecifyShape()(new(5, 4), tt.stack([new(5, 3).shape[0], 4])), C01B),
+    Sample("of a vector", lambda new: SpecifyShape()(new(5), (5,)), None),
 ]
 
 SIZES = [
@@ -488,8 +511,215 @@ COPIES = [
     Sample("to bc01 with broadcast axes", lambda new: to_bc01(new(1, 4, 1, 2)), C01B),
 ]
 
-OTHERS = PRODUCTS + REBROADCASTS + ALLOCS + SIZES + COPIES
-ALL_SAMPLES = ELEMWISE + DIMSHUFFLE + TRANSPOSED + REDUCTIONS + ARG_REDUCTIONS + RESHAPES + OTHERS
+# ---------------------------------------------------------------------------------------------------------------------
+# Joins and splits along every axis of every rank.
+
+
+def joined(axis, *shapes, **kwargs):
+    return lambda new: tt.Join()(axis, *(new(*shape, **kwargs) for shape in shapes))
+
+
+def resized(shape, axis, size):
+    return shape[:axis] + (size,) + shape[axis + 1:]
+
+
+JOINS = [
+    *(Sample("rank %d along %d" % (n, axis), joined(axis, RANKS[n], resized(RANKS[n], axis, 3), RANKS[n]), C01B)
+      for n in (2, 3, 4, 5) for axis in range(n)),
+    *(Sample("along %d" % axis, joined(axis, IMAGES, IMAGES), C01B) for axis in (-1, -2, -3, -4)),
+    Sample("sizes of 1", joined(1, (5, 1, 3, 2), (5, 1, 3, 2)), C01B),
+    Sample("single images", joined(0, (1, 4, 3, 2), (1, 4, 3, 2)), C01B),
+    Sample("one flag of two", lambda new: tt.Join()(1, new(1, 4, 3, 1), new(1, 2, 3, 1, plain=(0, 3))), C01B),
+    Sample("one operand", joined(1, IMAGES), C01B),
+    Sample("one operand is empty", joined(1, IMAGES, (5, 0, 3, 2)), C01B),
+    Sample("a view of the first", lambda new: tt.Join(view=0)(1, new(*IMAGES), new(5, 0, 3, 2)), C01B),
+    Sample("integers", joined(3, IMAGES, IMAGES, dtype="int8"), C01B),
+    Sample("int8 and float32", lambda new: tt.Join()(0, new(5, 4, dtype="int8"), new(3, 4)), C01B),
+    Sample("a constant", lambda new: tt.Join()(1, new(*IMAGES), tt.constant(new.draw((5, 1, 3, 2)))), C01B),
+    Sample("a variable axis", lambda new: tt.Join()(new.holding(np.array(1), ()), new(*IMAGES), new(*IMAGES)), None),
+    Sample("vectors", joined(0, (5,), (4,)), None),
+]
+
+
+def splits(axis, sizes, shape):
+    return lambda new: tt.Split(len(sizes))(new(*shape), axis, np.array(sizes))[1]
+
+
+SPLITS = [
+    *(Sample("rank %d along %d" % (n, axis), splits(axis, (1, RANKS[n][axis] - 1), RANKS[n]), C01B)
+      for n in (2, 3, 4) for axis in range(n)),
+    *(Sample("along %d" % axis, splits(axis, (2, IMAGES[axis] - 2), IMAGES), C01B) for axis in (-1, -2, -3, -4)),
+    Sample("into three", splits(1, (1, 0, 3), IMAGES), C01B),
+    Sample("variable sizes",
+           lambda new: tt.Split(2)(new(*IMAGES), 1, new.holding(np.array([1, 3]), (False,)))[0], C01B),
+    Sample("a variable axis",
+           lambda new: tt.Split(2)(new(*IMAGES), new.holding(np.array(1), ()), np.array([1, 3]))[0], None),
+    Sample("a vector", splits(0, (2, 3), (5,)), None),
+]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts: integers and slices, constant and variable, on every axis. An integer drops its axis.
+
+INDICES = {
+    "[1]": lambda i: (1,), "[-1]": lambda i: (-1,), "[i]": lambda i: (i,), "[1:]": lambda i: (np.s_[1:],),
+    "[:-1]": lambda i: (np.s_[:-1],), "[::2]": lambda i: (np.s_[::2],), "[::-1]": lambda i: (np.s_[::-1],),
+    "[i:]": lambda i: (np.s_[i:],), "[:i:-1]": lambda i: (np.s_[:i:-1],), "[-i:]": lambda i: (np.s_[-i:],),
+    "[5:1]": lambda i: (np.s_[5:1],),
+    "[:, 1]": lambda i: np.s_[:, 1], "[:, i:]": lambda i: np.s_[:, i:], "[:, ::-1]": lambda i: np.s_[:, ::-1],
+    "[1, 1]": lambda i: np.s_[1, 1], "[i:, 1]": lambda i: np.s_[i:, 1], "[1, i:]": lambda i: np.s_[1, i:],
+    "[::2, ::-2]": lambda i: np.s_[::2, ::-2],
+    "[..., 1]": lambda i: np.s_[..., 1], "[..., i:]": lambda i: np.s_[..., i:],
+    "[1, ..., 1:]": lambda i: np.s_[1, ..., 1:], "[..., 1:, :-1]": lambda i: np.s_[..., 1:, :-1],
+    "[..., 0, 1]": lambda i: np.s_[..., 0, 1], "[:, :i, 1]": lambda i: np.s_[:, :i, 1],
+    "[1:, 1, i:]": lambda i: np.s_[1:, 1, i:], "[1, i, 1:]": lambda i: np.s_[1, i, 1:],
+    "[i, :, i]": lambda i: np.s_[i, :, i], "[:, i, i]": lambda i: np.s_[:, i, i],
+    "[:, :, 1:-1, 1:]": lambda i: np.s_[:, :, 1:-1, 1:], "[i:, ::2, 1, i]": lambda i: np.s_[i:, ::2, 1, i],
+    "[1, 1, 1, 1]": lambda i: np.s_[1, 1, 1, 1], "[:, i, 1, 1]": lambda i: np.s_[:, i, 1, 1],
+    "[i, :, 1, i]": lambda i: np.s_[i, :, 1, i],
+}
+
+
+def length(index):
+    return sum(entry is not Ellipsis for entry in index)
+
+
+def part(name, ndim, new):
+    """The part that `INDICES` names of a new operand of rank `ndim`, with the variable index 1."""
+    i = new.holding(np.array(1), ())
+    return new(*RANKS[ndim])[INDICES[name](i)]
+
+
+def left_by(name, ndim):
+    """What the c01b version of that part is given in."""
+    index = INDICES[name](1)
+    dropped = sum(isinstance(entry, int) for entry in index)
+    return BC01 if isinstance(index[0], int) or ndim - dropped < 2 else C01B
+
+
+INDEXED = [(name, ndim) for name, index in INDICES.items() for ndim in (2, 3, 4, 5)
+           if length(index(1)) <= ndim and not (index(1)[0] is Ellipsis and length(index(1)) == ndim)]
+
+SUBTENSORS = [
+    *(Sample("rank %d%s" % (ndim, name), lambda new, name=name, ndim=ndim: part(name, ndim, new), left_by(name, ndim))
+      for name, ndim in INDEXED),
+    Sample("one image of many", on_images(lambda x: x[:1]), C01B),
+    Sample("of one image", lambda new: new(1, 4, 3, 2)[0:1], C01B),
+    Sample("of one channel", lambda new: new(5, 1, 3, 2)[:, 0], C01B),
+    Sample("of one channel, kept", lambda new: new(5, 1, 3, 2)[:, :1, 1:], C01B),
+    Sample("of a vector", lambda new: new(5)[1:], None),
+    Sample("an image of a vector of images", lambda new: new(5, 4)[1], BC01),
+]
+
+
+def changed(change, name, ndim, y_shape):
+    """`change` of a part of a new operand by a value of the shape that `y_shape` makes of the part's own."""
+
+    def make(new):
+        whole = part(name, ndim, new)
+        shape = np.zeros(RANKS[ndim])[INDICES[name](1)].shape
+        return change(whole, new(*y_shape(shape)))
+
+    return make
+
+
+VALUES = {
+    "alike": lambda shape: shape,
+    "a number": lambda shape: (),
+    "all 1": lambda shape: (1,) * len(shape),
+    "lower rank": lambda shape: shape[1:],
+    "a vector": lambda shape: shape[-1:],
+    "one of the first axis": lambda shape: (1,) + shape[1:],
+    "one of the last axis": lambda shape: shape[:-1] + (1,),
+}
+
+INC_SUBTENSORS = [
+    *(Sample("%s rank %d%s, %s" % (change.__name__.split("_")[0], ndim, name, value),
+             changed(change, name, ndim, VALUES[value]), C01B)
+      for change, value in itertools.product((tt.set_subtensor, tt.inc_subtensor), VALUES) for name, ndim in INDEXED
+      if (ndim == 4 or value == "alike") and name != "[5:1]"
+      and len(np.zeros(RANKS[ndim])[INDICES[name](1)].shape) >= (value not in ("alike", "a number", "all 1"))),
+    Sample("set a constant", on_images(lambda x: tt.set_subtensor(x[:, :, 1:], np.float32(0))), C01B),
+    Sample("zeros around",
+           lambda new: tt.set_subtensor(tt.alloc(np.float32(0), 5, 4, 5, 4)[:, :, 1:-1, 1:-1], new(*IMAGES)), C01B),
+    Sample("in place", on_images(lambda x: tt.set_subtensor(x[1:], np.float32(0), inplace=True)), None),
+    Sample("of a vector", lambda new: tt.inc_subtensor(new(5)[1:], new(4)), None),
+]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Batch normalization, on data of which means are exact; branches and assertions.
+
+POWERS_OF_TWO = {2: (4, 8), 3: (4, 8, 2), 4: (4, 8, 2, 1), 5: (4, 8, 2, 2, 4)}
+
+
+def kept(ndim, axes):
+    """The shape of what is left by normalization over `axes`."""
+    return tuple(1 if axis in axes else size for axis, size in enumerate(POWERS_OF_TWO[ndim]))
+
+
+def normalized(ndim, axes, running=False):
+    def make(new):
+        other = kept(ndim, axes)
+        op = AbstractBatchNormTrain(axes)
+        averages = (new(*other), new(*other)) if running else ()
+        return op(new(*POWERS_OF_TWO[ndim]), new(*other), new(*other), 2 ** -10, 0.25, *averages)[0]
+
+    return make
+
+
+def inferred(ndim, axes):
+    def make(new):
+        other = kept(ndim, axes)
+        variance = new.holding(np.abs(new.draw(other)), [size == 1 for size in other])
+        return AbstractBatchNormInference(axes)(
+            new(*POWERS_OF_TWO[ndim]), *(new(*other) for _ in range(3)), variance, 2 ** -10)
+
+    return make
+
+
+def normalization_gradient(ndim, axes):
+    shape = POWERS_OF_TWO[ndim]
+    return lambda new: AbstractBatchNormTrainGrad(axes)(
+        new(*shape), new(*shape), *(new(*kept(ndim, axes)) for _ in range(3)), 2 ** -10)[1]
+
+
+NORMALIZED = [(2, (0,)), (2, (1,)), (3, (0, 2)), (3, (0,)), (4, (0, 2, 3)), (4, (0,)), (4, (1, 2, 3)), (4, (2, 3)),
+              (4, (3, 0, 2)), (4, (0, 1, 2, 3)), (5, (0, 2, 3, 4))]
+BATCH_NORMALIZATIONS = [
+    *(Sample("%s, rank %d over %s" % (name, ndim, axes), make(ndim, axes), C01B)
+      for name, make in (("training", normalized), ("inference", inferred), ("gradient", normalization_gradient))
+      for ndim, axes in NORMALIZED),
+    *(Sample("with running averages over %s" % (axes,), normalized(4, axes, running=True), C01B)
+      for axes in ((0, 2, 3), (0,))),
+    *(Sample("%s of a vector" % name, make, None) for name, make in (
+        ("training", lambda new: AbstractBatchNormTrain((0,))(new(4), new(1), new(1))[0]),
+        ("inference", lambda new: AbstractBatchNormInference((0,))(new(4), *(new(1) for _ in range(4)))))),
+]
+
+
+def branched(*shapes, condition=1):
+    """The first result of a branch between two new operands of each shape."""
+    return lambda new: IfElse(len(shapes))(new.holding(np.array(condition), ()),
+                                           *(new(*shape) for shape in shapes + shapes), return_list=True)[0]
+
+
+CONTROL = [
+    *(Sample("then, rank %d" % n, branched(RANKS[n]), C01B) for n in (2, 3, 4)),
+    Sample("else", branched(IMAGES, condition=0), C01B),
+    Sample("several results", branched(IMAGES, (5, 4), (5, 1, 3, 2)), C01B),
+    Sample("a constant of one channel", lambda new: IfElse(1)(
+        new.holding(np.array(0), ()), new(5, 1, 3, 2), tt.constant(new.draw((5, 1, 3, 2)))), C01B),
+    Sample("a constant of size 1 that may grow", lambda new: IfElse(1)(
+        new.holding(np.array(0), ()), new(5, 1, 3, 2, plain=(1,)),
+        tt.TensorConstant(tt.TensorType("float32", (False,) * 4), new.draw((5, 1, 3, 2)))), C01B),
+    Sample("vectors", branched((5,)), None),
+    Sample("assertion", lambda new: Assert("no")(new(*IMAGES), new.holding(np.array(1), ()), tt.constant(1)), C01B),
+    Sample("assertion about sizes", on_images(lambda x: Assert()(x, tt.eq(x.shape[0], 5))), C01B),
+    Sample("assertion about a vector", lambda new: Assert()(new(5), tt.constant(1)), None),
+]
+
+OTHERS = PRODUCTS + REBROADCASTS + ALLOCS + PROMISED_SIZES + SIZES + COPIES
+ALL_SAMPLES = (ELEMWISE + DIMSHUFFLE + TRANSPOSED + REDUCTIONS + ARG_REDUCTIONS + RESHAPES + OTHERS + JOINS + SPLITS
+               + SUBTENSORS + INC_SUBTENSORS + BATCH_NORMALIZATIONS + CONTROL)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -530,6 +760,41 @@ def test_reshape(sample, rng):
 @samples(OTHERS)
 def test_products_sizes_promises_copies_conversions(sample, rng):
     check(sample.make, sample.gives, rng)
+
+
+@samples(JOINS)
+def test_joins(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(SPLITS)
+def test_splits(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(SUBTENSORS)
+def test_parts(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(INC_SUBTENSORS)
+def test_changed_parts(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(BATCH_NORMALIZATIONS)
+def test_batch_normalization(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@samples(CONTROL)
+def test_branches_and_assertions(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+@pytest.mark.parametrize("make", [lambda x, i: x[i], lambda x, i: tt.inc_subtensor(x[i], np.float32(1))])
+def test_lists_of_images_have_no_rule(make, rng):
+    assert graph_of(lambda new: make(new(*IMAGES), new.holding(np.array([2, 0]), (False,))), rng).choice is None
 
 
 @samples([sample for sample in PRODUCTS if sample.gives])

@@ -4,6 +4,7 @@ A rule takes a node and the `Shapes` of its graph and returns the node's `Choice
 register their rules with `@carries(OpClass, ...)`; the planner asks `choice_of`.
 """
 from .registry import carries, carriers, choice_of
-from . import contiguity, dimshuffle, elemwise, matrix_product, reduction, reshape, shape  # noqa: F401  (they register)
+from . import (batchnorm, contiguity, control, dimshuffle, elemwise, join, matrix_product, reduction,  # noqa: F401
+               reshape, shape, subtensor)  # they register
 
 __all__ = ["carries", "carriers", "choice_of"]
