@@ -5,7 +5,18 @@
 Importing this package registers the optimizer and its flags; it does nothing until a function's mode includes
 'layoutopt', by the flag above or by ``theano.compile.get_default_mode().including('layoutopt')``.
 """
-from . import flags
+import os
+
+try:
+    import _layoutopt_startup  # noqa: F401  (before Theano, which needs a blas.ldflags that works)
+except ImportError:
+    pass  # a copy of this folder alone: the user's own settings must do
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+if not os.path.isdir(os.path.join(_FOLDER, "kernels")):
+    __path__.append(os.path.dirname(_FOLDER))  # a checkout: the other two packages stand beside this one
+
+from . import flags  # noqa: E402
 
 flags.register()
 

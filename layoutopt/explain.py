@@ -16,8 +16,8 @@ class Report:
 
     def __str__(self):
         if self.record is None:
-            return ("layoutopt: nothing to report: the function has no convolution or pooling, or it was compiled without "
-                    "the flag optimizer_including=layoutopt")
+            return ("layoutopt: nothing to report: the function has no convolution or pooling, was compiled without the flag "
+                    "optimizer_including=layoutopt, or is a copy of another (f.copy), which has the report")
         return "\n".join(self._summary() + self._sites() + self._conversions())
 
     def _summary(self):
