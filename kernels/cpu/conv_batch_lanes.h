@@ -280,60 +280,57 @@ struct Strip {
     float* sums;
 };
 
-// One row of the strip, `count` filters: images are innermost, that is how the target is contiguous.
+// One filter block and one target row of the strip. Here, in a layer with few products a pixel, every instruction counts.
 inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Strip& strip,
-                         int64_t filter, int64_t count, int64_t row, int64_t t, int64_t neighbours) {
+                         int64_t block, int64_t row) {
+    const int64_t filter = block_begin(c.filters, b.filter_blocks, block);
+    const int64_t count = block_begin(c.filters, b.filter_blocks, block + 1) - filter;
     const int64_t rows = c.rows.span.size(), columns = c.columns.span.size(), row_taps = c.rows.order.size();
-    const int64_t window_rows = strip.window.row_end - strip.window.row, width = strip.column_end - strip.column;
-    const Span across = c.rows.span[row], along = c.columns.span[t];
-    const int64_t begin = c.columns.begin[along.phase], taps = c.columns.begin[along.phase + 1] - begin;
-    const int64_t virtual_first = along.source - (along.tap - begin);  // the source of the first tap, inside or not
+    const int64_t window_rows = strip.window.row_end - strip.window.row, channels = strip.channels;
+    const Span across = c.rows.span[row];
+    const int64_t length = across.count * channels, source_skip = window_rows * channels - length;
+    const int64_t skip_before = across.tap * channels, skip_after = row_taps * channels - length - skip_before;
+    const bool one_run = !source_skip && !skip_before && !skip_after, last_group = strip.group == b.groups - 1;
+    const int64_t step = b.neighbours > 1 ? c.columns.step : 1, plane = rows * columns * c.batch;
+    float* target_row = c.target + filter * plane + row * columns * c.batch;
 
-    ImageProducts p{std::max<int64_t>(0, -virtual_first), 0, taps, across.count * strip.channels,
-                    (window_rows - across.count) * strip.channels, across.tap * strip.channels,
-                    (row_taps - across.tap - across.count) * strip.channels};
-    p.last = taps ? std::min(taps + neighbours - 1, c.source_w - virtual_first) : 0;
-    const float* w = neighbours > 1
-        ? strip.neighbour_weights + (begin * neighbours + meetings_before(p.first, taps, neighbours)) * row_taps *
-              strip.channels * count
-        : strip.weights + (filter * b.taps + (begin + p.first) * row_taps * count) * strip.channels;
-    const bool nothing = p.first >= p.last || !p.length;
-    if (nothing) p.last = p.first;
-    const int64_t x = nothing ? 0 : ((virtual_first + p.first - strip.window.column) * window_rows +
-                                     across.source - strip.window.row) * strip.channels;
-    if (neighbours == 1 && !p.source_skip && !p.skip_before && !p.skip_after)
-        p.length *= p.last - p.first, p.last = std::min(p.last, p.first + 1);  // one run
-
-    const bool last = strip.group == b.groups - 1;
-    const int64_t step = neighbours > 1 ? c.columns.step : 0;
-    for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
-        const Images& images = b.batch_blocks[i];
-        const int64_t pitch = images.vectors * lanes;
-        float* waiting = strip.sums + (i - item.batch_block) * b.sums_floats +
-                         (((row - item.row) * width + t - strip.column) * c.filters + filter) * pitch;
-        float* target = c.target + ((filter * rows + row) * columns + t) * c.batch + images.first;
-        const int64_t pixel = step * c.filters * pitch;
-        ImageSums s{strip.group ? waiting : nullptr, pitch, pixel, waiting, pitch, pixel, pitch};
-        if (last) s = {s.from, pitch, pixel, target, rows * columns * c.batch, step * c.batch, images.count};
-        const auto tile = neighbours > 1 ? Tiles<NeighbourPixels>::get(count, images.vectors)
-                                         : Tiles<SinglePixel>::get(count, images.vectors);
-        tile(strip.panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
-    }
+    for (int64_t phase = 0; phase < std::min(step, strip.column_end - strip.column); ++phase)
+        for (int64_t t = strip.column + phase, neighbours; t < strip.column_end; t += neighbours * step) {
+            neighbours = t + (b.neighbours - 1) * step < strip.column_end ? b.neighbours : 1;
+            const Span along = c.columns.span[t];
+            const int64_t begin = c.columns.begin[along.phase], taps = c.columns.begin[along.phase + 1] - begin;
+            const int64_t source = along.source - (along.tap - begin);  // of the first tap, inside the source or not
+            const int64_t first = std::max<int64_t>(0, -source);
+            const int64_t end = taps && length ? std::min(taps + neighbours - 1, c.source_w - source) : first;
+            const int64_t met = std::max<int64_t>(0, end - first);
+            const ImageProducts p = neighbours == 1 && one_run
+                ? ImageProducts{0, 1, taps, length * met, 0, 0, 0}
+                : ImageProducts{first, first + met, taps, length, source_skip, skip_before, skip_after};
+            const float* w = neighbours > 1
+                ? strip.neighbour_weights + (begin * neighbours + meetings_before(first, taps, neighbours)) * row_taps *
+                      channels * count
+                : strip.weights + (filter * b.taps + (begin + first) * row_taps * count) * channels;
+            const int64_t x = met ? ((source + first - strip.window.column) * window_rows + across.source -
+                                     strip.window.row) * channels : 0;
+            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {  // innermost: so the target is contiguous
+                const Images& images = b.batch_blocks[i];
+                const int64_t pitch = images.vectors * lanes, next = step * c.filters * pitch, at = t - strip.column;
+                const int64_t pixel = (row - item.row) * (strip.column_end - strip.column) + at;
+                float* sums = strip.sums + (i - item.batch_block) * b.sums_floats + (pixel * c.filters + filter) * pitch;
+                float* target = target_row + t * c.batch + images.first;
+                const ImageSums s{strip.group ? sums : nullptr, pitch, next,
+                                  last_group ? target : sums, last_group ? plane : pitch,
+                                  last_group ? step * c.batch : next, last_group ? images.count : pitch};
+                const auto tile = neighbours > 1 ? Tiles<NeighbourPixels>::get(count, images.vectors)
+                                                 : Tiles<SinglePixel>::get(count, images.vectors);
+                tile(strip.panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
+            }
+        }
 }
 
 inline void multiply_strip(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Strip& strip) {
-    const int64_t step = std::max<int64_t>(1, b.neighbours > 1 ? c.columns.step : 1);
-    for (int64_t k = item.block; k < item.block_end; ++k) {
-        const int64_t filter = block_begin(c.filters, b.filter_blocks, k);
-        const int64_t count = block_begin(c.filters, b.filter_blocks, k + 1) - filter;
-        for (int64_t row = item.row; row < item.row_end; ++row)
-            for (int64_t phase = 0; phase < std::min(step, strip.column_end - strip.column); ++phase)
-                for (int64_t t = strip.column + phase; t < strip.column_end;) {
-                    const int64_t neighbours = t + (b.neighbours - 1) * step < strip.column_end ? b.neighbours : 1;
-                    multiply_row(c, b, item, strip, filter, count, row, t, neighbours);
-                    t += neighbours * step;
-                }
-    }
+    for (int64_t block = item.block; block < item.block_end; ++block)
+        for (int64_t row = item.row; row < item.row_end; ++row) multiply_row(c, b, item, strip, block, row);
 }
 
 inline void correlate_item(const Correlation& c, const BatchLanes& b, const ImageItem& item, const float* packed,
