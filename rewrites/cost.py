@@ -1,81 +1,299 @@
 """Seconds: what an op takes in either layout, and what a conversion takes.
 
-A roofline: operations over throughput plus bytes over bandwidth, with shares of peak from the measurements in
-``docs/performance.md``. Absolute figures depend on the machine; plans depend on ratios alone, which hold from machine to
-machine far better.
+A roofline in sums: operations over a share of peak, plus bytes over bandwidth, plus a call. A `Machine` says how fast the
+machine is; the constants below, which say how well each op uses it, were fitted to 918 timings of convolutions, 816 of
+poolings and 448 of conversions (two cores with AVX-512, one and two threads, batches 1 to 500; `docs/performance.md`).
+Plans depend on ratios alone, and these hold from machine to machine far better than seconds do. What holds less well is
+measured by ``python -m layoutopt calibrate``: see `Speeds`.
 """
+import os
+import platform
 from typing import NamedTuple
+
+import theano
+
+from layoutopt.kernels import base
+
+from .constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, WEIGHT_GRADIENT
+
+# Theano's CorrMM: per image a gathering of columns (im2col) and a matrix product.
+STOCK_IMAGE = 0.55e-6  # seconds an image takes besides
+GATHER = {FORWARD: 0.40e-9, WEIGHT_GRADIENT: 0.40e-9, IMAGE_GRADIENT: 0.33e-9}  # seconds per column element and core
+PRODUCT_SHARE = 0.71  # of a core's peak: OpenBLAS on the columns of one image
+PRODUCT_DEPTH = 2.0  # a matrix product of this depth runs at half of that
+PRODUCT_SCALING = 0.4  # of a further core, where one image's product is what is shared out
+
+# The c01b kernels. The time of a pixel's sums is counted in products: what they cost besides the products themselves.
+IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.h
+FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
+FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
+WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
+# Reading, packing and writing, as shares of a core's bandwidth: images and outputs, and the filters.
+IMAGE_LANES_TRAFFIC, FILTER_LANES_TRAFFIC = 6.0, 0.5
+IMAGE_LANES_FILTERS, FILTER_LANES_FILTERS, WEIGHTS_FILTERS = 0.13, 0.5, 0.5
+
+# Max-pooling: seconds per pixel and core, and what each further window that a pixel lies in adds.
+STOCK_POOL, STOCK_POOL_OVERLAP = 0.70e-9, 0.30e-9
+STOCK_POOL_GRADIENT, STOCK_POOL_GRADIENT_OVERLAP = 1.60e-9, 0.40e-9
+STOCK_POOL_GRADIENT_MISSES = 2.7e-9  # where its three arrays are larger than a cache
+STOCK_POOL_GRADIENT_FITS = 600e3  # bytes of images
+# The same of a c01b kernel, per lane: at 16 images a core's vector.
+C01B_POOL, C01B_POOL_OVERLAP = 0.04e-9, 0.05e-9
+C01B_POOL_GRADIENT, C01B_POOL_GRADIENT_OVERLAP = 0.10e-9, 0.20e-9
+
+# Shares of a core's bandwidth.
+CONVERSION_SHARE = 0.6  # ToC01B, ToBC01 on full tiles
+STRIDED_COPY_SHARE = 0.15  # numpy's copy of a transposed view, on one core
+
+MEASURED_LANES = 16  # the vectors' width when the constants were measured
+
+# A core's peak by what its vectors hold, where nothing is measured: 16 floats as one multiply-add a cycle at 3.9 GHz.
+CORE_FLOPS = {16: 125e9, 8: 100e9, 4: 40e9}
+
+
+class Speeds(NamedTuple):
+    """How fast each family of ops runs on this machine, relative to what the constants of this file say."""
+
+    stock_conv: float = 1.0
+    convolution: float = 1.0
+    weight_gradient: float = 1.0
+    image_gradient: float = 1.0
+    stock_pool: float = 1.0
+    pool: float = 1.0
+    conversion: float = 1.0
+
+
+SPEED_OF = {FORWARD: "convolution", WEIGHT_GRADIENT: "weight_gradient", IMAGE_GRADIENT: "image_gradient"}
+
+
+def cpu():
+    """(model, lanes) of this machine's processor: its name, and how many floats its widest vectors hold."""
+    fields = {}
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                fields.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass  # not Linux
+    flags = fields.get("flags", "").split()
+    lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
+    return fields.get("model name") or platform.processor() or platform.machine(), lanes
+
+
+def cores():
+    """Threads that OpenMP and BLAS take: OMP_NUM_THREADS, or as many as this process may run on."""
+    try:
+        return max(1, int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
+    except (KeyError, ValueError):
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Machine(NamedTuple):
-    """What the costs are computed from; figures for two AVX-512 cores.
+    """What the costs are computed from.
 
-    flops : float32 operations a second, all threads.
-    bandwidth : bytes a second, read and written together.
+    threads : threads of the c01b kernels.
+    images_at_once : threads that CorrMM and Pool share images out to (Theano's flag openmp).
+    product_threads : threads of the matrix product, where images are not shared out.
+    lanes : floats in a vector of the c01b kernels.
+    core_flops : float32 operations a second of one core, multiply-adds as two.
+    core_bandwidth : bytes a second of one core, read and written together, mostly from caches.
+    bandwidth : the same of all cores, from memory.
+    cache : bytes that stay in cache between ops.
     call : seconds that any op takes.
-    lanes : images a vector holds.
+    caution : a c01b op is taken to be this much slower than predicted. Predictions are within 20% (one standard
+        deviation); at 1.1 half as many sites lose as at 1, for 0.3% of the gain.
+    speeds : corrections, measured.
     """
 
-    flops: float = 230e9
-    bandwidth: float = 30e9
-    call: float = 2e-6
+    threads: int = 2
+    images_at_once: int = 2
+    product_threads: int = 2
     lanes: int = 16
-    # Shares of peak and of bandwidth: Theano's convolution is a matrix product per image over gathered columns.
-    stock_share: float = 0.55
-    stock_pool_seconds_per_pixel: float = 2.5e-9
-    direct_share: float = 0.75
-    strided_copy_share: float = 0.25
+    core_flops: float = 125e9
+    core_bandwidth: float = 45e9
+    bandwidth: float = 50e9
+    cache: float = 16e6
+    call: float = 2e-6
+    caution: float = 1.1
+    speeds: Speeds = Speeds()
 
-    def conversion_seconds(self, size):
-        """Reads and writes `size` bytes once."""
-        return self.call + 2 * size / self.bandwidth
+    @classmethod
+    def default(cls, simd="auto"):
+        """This machine, as far as it can be read rather than measured.
 
-    def strided_copy_seconds(self, size):
-        return self.call + 2 * size / (self.bandwidth * self.strided_copy_share)
+        Parameters
+        ----------
+        simd : str
+            The flag ``layoutopt.simd``.
+        """
+        _, widest = cpu()
+        n = cores()
+        threads = n if base.openmp_default() else 1
+        return cls(threads=threads, images_at_once=n if theano.config.openmp else 1, product_threads=n,
+                   lanes=base.SIMD_LANES[simd] or widest, core_flops=CORE_FLOPS[widest],
+                   bandwidth=cls._field_defaults["core_bandwidth"] * 0.55 * n)
+
+    # ---- convolutions
 
     def stock_conv_seconds(self, work):
-        """Theano's CorrMM: gathers each image's columns (written and read), then multiplies.
+        """Theano's CorrMM: for each image the columns are gathered, then multiplied.
 
         Parameters
         ----------
         work : ConvWork
         """
-        columns = 4 * work.batch * work.taps * work.positions
-        return self.call + work.flops / (self.flops * self.stock_share) + 3 * columns / self.bandwidth
+        depth = {FORWARD: work.taps, WEIGHT_GRADIENT: work.positions, IMAGE_GRADIENT: work.filters}[work.kind]
+        depth = max(1, depth)
+        flops = 2.0 * work.filters * work.taps * work.positions
+        multiplying = flops / (self.core_flops * PRODUCT_SHARE * depth / (depth + PRODUCT_DEPTH))
+        if self.images_at_once == 1:
+            multiplying /= 1 + PRODUCT_SCALING * (self.product_threads - 1)
+        columns, filters = work.taps * work.positions, work.taps * work.filters
+        gathering = GATHER[work.kind] * columns
+        copies = self.images_at_once if work.kind == WEIGHT_GRADIENT else 0  # each thread sums its own gradient
+        if work.taps > work.channels:
+            copies += 1  # the flipped filters
+        traffic = 4.0 * (2 * filters if work.kind == WEIGHT_GRADIENT else filters) / (2.5 * self.core_bandwidth)
+        rounds = -(-work.batch // self.images_at_once)
+        seconds = rounds * (STOCK_IMAGE + gathering + multiplying + traffic)
+        return self.call + (seconds + 4.0 * copies * filters / self.core_bandwidth) / self.speeds.stock_conv
 
     def c01b_conv_seconds(self, work):
-        """The direct kernels: reads and writes each array once, computes at a share of peak that falls with the batch."""
-        share = self.direct_share * self.batch_share(work.batch)
-        return self.call + max(work.flops / (self.flops * share), work.bytes / self.bandwidth)
+        """The direct kernels, by the same choice between images and filters in the lanes as in cpu/conv_tile.h.
 
-    def batch_share(self, batch):
-        """How much of the vectors a batch fills."""
-        if batch < 1:
-            return 1.0
-        vectors = -(-batch // self.lanes)
-        return batch / (vectors * self.lanes)
+        Parameters
+        ----------
+        work : ConvWork
+        """
+        bandwidth = self.core_bandwidth * self.threads
+        pixels = 4.0 * work.batch * (work.channels * work.pixels + work.filters * work.positions)
+        filters = 4.0 * work.taps * work.filters
+        if work.kind == WEIGHT_GRADIENT:
+            products = max(1, work.batch * work.positions)
+            time = work.flops * (1 + WEIGHTS_SUMS / products) / WEIGHTS_SHARE
+            moving = filters / (bandwidth * WEIGHTS_FILTERS) + pixels / (bandwidth * IMAGE_LANES_TRAFFIC)
+        else:
+            time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
+        seconds = time / (self.threads * self.kernel_flops) + moving
+        return self.call + self.caution * seconds / getattr(self.speeds, SPEED_OF[work.kind])
 
-    def stock_pool_seconds(self, pixels):
-        return self.call + pixels * self.stock_pool_seconds_per_pixel
+    def _correlation(self, work, pixels, filters):
+        """(operations at peak, seconds of packing); `pixels` and `filters` are seconds of moving them once."""
+        forward = work.kind == FORWARD
+        results = max(1, work.filters if forward else work.channels)
+        products = max(1.0, work.taps if forward else work.taps * work.filters / (results * work.strides))  # of a pixel
+        images, padding = self.padding(work.batch), self.padding(results)
+        if padding * (1.03 + 60 / products) < images:
+            return (work.flops * padding * (1 + FILTER_LANES_SUMS / products) / FILTER_LANES_SHARE,
+                    pixels / FILTER_LANES_TRAFFIC + filters / FILTER_LANES_FILTERS)
+        return (work.flops * images * (1 + IMAGE_LANES_SUMS / products + FEW_FILTERS / results) / IMAGE_LANES_SHARE,
+                pixels / IMAGE_LANES_TRAFFIC + filters / IMAGE_LANES_FILTERS)
 
-    def c01b_pool_seconds(self, size):
-        return self.call + size / self.bandwidth
+    def padding(self, count):
+        """Lanes computed for each lane wanted."""
+        return -(-count // self.lanes) * self.lanes / count if count > 0 else 1.0
+
+    @property
+    def kernel_flops(self):
+        """Operations a second of one core in the c01b kernels; below 8 lanes vectors are what limits them."""
+        return self.core_flops * min(1.0, self.lanes / 8)
+
+    # ---- max-pooling
+
+    def stock_pool_seconds(self, work):
+        """Theano's Pool and MaxPoolGrad.
+
+        Parameters
+        ----------
+        work : PoolWork
+        """
+        if work.kind == MAX_POOL:
+            pixel = STOCK_POOL + STOCK_POOL_OVERLAP * work.overlap
+        else:
+            pixel = STOCK_POOL_GRADIENT + STOCK_POOL_GRADIENT_OVERLAP * work.overlap
+            pixel += STOCK_POOL_GRADIENT_MISSES if work.bytes > STOCK_POOL_GRADIENT_FITS else 0
+        return self.call + work.batch * work.pixels * pixel / (self.images_at_once * self.speeds.stock_pool)
+
+    def c01b_pool_seconds(self, work):
+        """The c01b kernels: a vector takes the same time however many images are in it.
+
+        Parameters
+        ----------
+        work : PoolWork
+        """
+        if work.kind == MAX_POOL:
+            slot, arrays = C01B_POOL + C01B_POOL_OVERLAP * work.overlap, 1.25
+        else:
+            slot, arrays = C01B_POOL_GRADIENT + C01B_POOL_GRADIENT_OVERLAP * work.overlap, 2.5
+        slots = work.batch * self.padding(work.batch) * work.pixels * MEASURED_LANES / self.lanes
+        seconds = max(slots * slot / self.threads, self._memory(arrays * work.bytes))
+        return self.call + self.caution * seconds / self.speeds.pool
+
+    # ---- conversions
+
+    def conversion_seconds(self, size, batch=128):
+        """ToC01B or ToBC01: reads and writes `size` bytes once, in tiles as wide as a vector.
+
+        Parameters
+        ----------
+        size : float
+            Bytes.
+        batch : int
+            The axis that moves; where it is 1, the conversion is a plain copy.
+        """
+        if batch == 1:
+            return self.call + 2 * size / (2 * self.core_bandwidth * self.speeds.conversion)
+        tiles = 2 * size * self.padding(batch) / (self.core_bandwidth * self.threads * CONVERSION_SHARE)
+        return self.call + max(tiles, self._memory(2 * size)) / self.speeds.conversion
+
+    def strided_copy_seconds(self, size):
+        """numpy's copy of a transposed view."""
+        return self.call + 2 * size / (self.core_bandwidth * STRIDED_COPY_SHARE)
+
+    def _memory(self, size):
+        """Seconds for `size` bytes that come from memory; nothing for those that a cache holds."""
+        return size / self.bandwidth if size > self.cache else 0.0
 
 
 class ConvWork(NamedTuple):
-    """The size of one convolution (or either of its gradients), in counts."""
+    """The size of one convolution, or either of its gradients, in counts.
 
+    kind : FORWARD, WEIGHT_GRADIENT or IMAGE_GRADIENT.
+    batch, channels, filters : as they are called.
+    taps : channels * filter rows * filter columns.
+    positions : output rows * output columns.
+    pixels : input rows * input columns.
+    strides : of the rows times of the columns.
+    """
+
+    kind: str
     batch: int
     channels: int
     filters: int
-    taps: int  # channels * filter rows * filter columns
-    positions: int  # output rows * output columns
-    pixels: int  # input rows * input columns
+    taps: int
+    positions: int
+    pixels: int
+    strides: int = 1
 
     @property
     def flops(self):
         return 2.0 * self.batch * self.filters * self.taps * self.positions
 
+
+class PoolWork(NamedTuple):
+    """The size of one max-pooling, or its gradient.
+
+    kind : MAX_POOL or MAX_POOL_GRADIENT.
+    pixels : channels * rows * columns of the images.
+    overlap : windows that a pixel lies in.
+    """
+
+    kind: str
+    batch: int
+    pixels: int
+    overlap: float = 1.0
+
     @property
     def bytes(self):
-        return 4.0 * (self.batch * (self.channels * self.pixels + self.filters * self.positions) + self.taps * self.filters)
+        return 4.0 * self.batch * self.pixels

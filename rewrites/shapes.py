@@ -120,7 +120,7 @@ class Shapes:
 
     def conversion_seconds(self, variable):
         """Predicted time of one conversion of this value between the layouts."""
-        return self.machine.conversion_seconds(self.bytes(variable))
+        return self.machine.conversion_seconds(self.bytes(variable), self.estimate(variable)[0])
 
     def strided_copy_seconds(self, variable):
         """Predicted time of numpy's copy of a transposed view of this value."""

@@ -15,7 +15,7 @@ from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad
 
 from .constraints import (FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT, Verdict, judge)
-from .cost import ConvWork
+from .cost import ConvWork, PoolWork
 from .layout import BC01, C01B
 from .versions import Choice, Version, as_written
 
@@ -118,7 +118,7 @@ def _conv_site(node, shapes, constraints, roles):
         shapes.hint(role["images"], _told(op.imshp))
         shapes.hint(role["filters"], _told(op.kshp))
         facts.update(_conv_sizes(op, role, shapes))
-        work = _conv_work(role, shapes)
+        work = _conv_work(roles.kind, facts["stride"], role, shapes)
         seconds = shapes.machine.stock_conv_seconds(work), shapes.machine.c01b_conv_seconds(work)
     else:
         facts.update(dict.fromkeys(("batch", "channels", "filters", "filter", "image", "output", "pads")))
@@ -156,10 +156,11 @@ def _pads(border_mode, filter_shape):
     return axes[0] + axes[1]
 
 
-def _conv_work(role, shapes):
+def _conv_work(kind, stride, role, shapes):
     (batch, channels, *image), (filters, _, *taps) = shapes.estimate(role["images"]), shapes.estimate(role["filters"])
     output = shapes.estimate(role["outputs"])[2:]
-    return ConvWork(batch, channels, filters, channels * taps[0] * taps[1], output[0] * output[1], image[0] * image[1])
+    return ConvWork(kind, batch, channels, filters, channels * taps[0] * taps[1], output[0] * output[1], image[0] * image[1],
+                    stride[0] * stride[1])
 
 
 def _dtype(variables):
@@ -176,7 +177,9 @@ def _pool_site(node, shapes, constraints, kind, op_class, first_parameter):
     facts.update(dict(batch=sizes[0], channels=sizes[1], image=_pair(sizes[2:])) if x.ndim == 4
                  else dict.fromkeys(("batch", "channels", "image")))
     verdict = judge(kind, facts, constraints)
-    pixels = int(np.prod(shapes.estimate(x)))
+    batch, *image = shapes.estimate(x)
+    overlap = np.prod(window) / np.prod(stride) if window and stride else 1.0
+    work = PoolWork(kind, batch, int(np.prod(image)), overlap)
     c01b = None
     if verdict.qualifies:
         def build(node, inputs, layouts):
@@ -184,8 +187,8 @@ def _pool_site(node, shapes, constraints, kind, op_class, first_parameter):
             return [op_class(window, stride, start, ceil_mode=facts["ceil_mode"])(*inputs[:first_parameter])]
 
         needs = (C01B,) * first_parameter + (BC01,) * 3
-        c01b = Version(needs, (C01B,), shapes.machine.c01b_pool_seconds(shapes.bytes(x)), build)
-    return Site(node, kind, facts, verdict, Choice(as_written(node, shapes.machine.stock_pool_seconds(pixels)), c01b))
+        c01b = Version(needs, (C01B,), shapes.machine.c01b_pool_seconds(work), build)
+    return Site(node, kind, facts, verdict, Choice(as_written(node, shapes.machine.stock_pool_seconds(work)), c01b))
 
 
 def _constant_pair(variable):
