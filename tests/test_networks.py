@@ -1,0 +1,108 @@
+"""The networks of `examples/`, unedited and small, trained with and without the flag: the same losses, and no activation
+changes its layout that need not.
+
+So that the plan is that of the full-size networks, convolutions and poolings are made to look slow in bc01: then all of them
+move to c01b and the cut minimises what is left to convert.
+"""
+import os
+import sys
+
+import numpy as np
+import pytest
+import theano
+from theano.gof import Op
+from theano.gof.vm import VM_Linker
+from theano.tensor.elemwise import Elemwise
+from theano.tensor.nnet.corr import BaseCorrMM
+from theano.tensor.signal.pool import MaxPoolGrad, Pool
+
+import layoutopt
+from layoutopt.kernels import ToBC01, ToC01B
+from layoutopt.rewrites.cost import Machine
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
+sys.path[:0] = [os.path.join(ROOT, "examples"), os.path.join(ROOT, "benchmarks")]
+
+from conversions import activation_conversions  # noqa: E402
+from demo import largest_difference  # noqa: E402
+from networks import NETWORKS  # noqa: E402
+from training import train, training_step  # noqa: E402
+
+BATCH, STEPS = 16, 3
+
+# What makes each network small.
+TINY = {
+    "alexnet": dict(size=67, classes=10),
+    "vgg16": dict(size=32, classes=10),
+    "inception": dict(size=32, classes=10, most_blocks=1),
+    "resnet50": dict(size=32, classes=10, blocks=(1, 1, 1, 1)),
+    "dcgan": dict(size=16),
+    "fcn": dict(size=32, classes=5),
+    "allconv": dict(size=16),
+}
+# How many activations are converted in each training step, and why it is more than the one input of images.
+CONVERSIONS = {
+    "alexnet": 1,
+    "vgg16": 1,
+    "inception": 1,
+    "resnet50": 1,
+    "dcgan": 1,
+    "fcn": 2,  # the labels are an image, too
+    # MRG_RandomStreams' masks have no known size and are taken to be large, so what they mask is converted to and fro:
+    # 4 for each of two; and scores into softmax, which works along rows, and their gradient out of it.
+    "allconv": 11,
+}
+
+
+@pytest.fixture(autouse=True)
+def few_compilations(monkeypatch):
+    """What numpy can do runs in numpy: Theano would compile a module, a second or two, for each kind of each op.
+
+    Theano's convolutions and poolings run as C, as layoutopt's always do.
+    """
+
+    def as_c(self, node, *args, **kwargs):
+        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="c"))
+
+    def as_c_unless_numpy_has_it(self, node, *args, **kwargs):
+        in_numpy = self.nfunc_spec is not None and self.nfunc_spec[1] == len(node.inputs)
+        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="py" if in_numpy else "c"))
+
+    for op in (BaseCorrMM, Pool, MaxPoolGrad):
+        monkeypatch.setattr(op, "make_thunk", as_c)
+    monkeypatch.setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
+
+
+@pytest.fixture(autouse=True)
+def slow_in_bc01(monkeypatch):
+    monkeypatch.setattr(Machine, "stock_conv_seconds", lambda self, *work: 1.0)
+    monkeypatch.setattr(Machine, "stock_pool_seconds", lambda self, *work: 1.0)
+
+
+def mode(flagged):
+    """Theano's optimizations but for fusion, whose results are kinds of their own, and in-place variants."""
+    chosen = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False), "fast_run").excluding("fusion", "inplace")
+    return chosen.including("layoutopt") if flagged else chosen.excluding("layoutopt")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_same_losses_and_no_needless_conversion(name):
+    losses = []
+    for flagged in (False, True):
+        network = NETWORKS[name](batch=BATCH, width=1 / 16, **TINY[name])
+        step = training_step(network, 0.05, mode(flagged))
+        losses.append(train(network, step, STEPS))
+    stock, flagged = losses
+    for objective in range(stock.shape[1]):
+        terms = BATCH * TINY[name]["size"] ** 2  # of the longest sum, a weight gradient's
+        difference, allowed, within = largest_difference(stock[:, objective], flagged[:, objective], terms)
+        assert within, (difference, allowed, losses)
+
+    record = layoutopt.explain(step).record
+    nodes = step.maker.fgraph.apply_nodes
+    assert [site for site in record.sites if site.layout != "c01b"] == []
+    assert len(record.conversions) == sum(isinstance(node.op, (ToBC01, ToC01B)) for node in nodes)
+    activations = activation_conversions(step.maker.fgraph)
+    assert len(activations) == CONVERSIONS[name], activations
+    assert record.planned_seconds == record.bound_seconds
+    assert np.isfinite(stock).all()
