@@ -10,9 +10,10 @@ IMAGE_GRADIENT = "image gradient"
 WEIGHT_GRADIENT = "weight gradient"
 MAX_POOL = "max-pooling"
 MAX_POOL_GRADIENT = "max-pooling gradient"
+MAX_POOL_SECOND = "max-pooling second derivative"
 
 CONVOLUTIONS = (FORWARD, IMAGE_GRADIENT, WEIGHT_GRADIENT)
-POOLS = (MAX_POOL, MAX_POOL_GRADIENT)
+POOLS = (MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND)
 ALL = CONVOLUTIONS + POOLS
 
 
@@ -52,6 +53,8 @@ def _ours():
         Constraint(CONVOLUTIONS, ("dilation",), lambda d: d == (1, 1), "filter_dilation is {dilation}, the kernels have none"),
         Constraint(CONVOLUTIONS, ("groups",), lambda n: n == 1, "num_groups is {groups}, the kernels have 1"),
         Constraint(CONVOLUTIONS, ("unshared",), lambda u: not u, "unshared filters, the kernels share them"),
+        Constraint(CONVOLUTIONS, ("spread",), lambda spread: not spread,
+                   "images or filters spread over larger logical shapes, which the kernels cannot do"),
         Constraint(POOLS, ("mode",), lambda mode: mode == "max", "mode is '{mode}', the kernels take the maximum"),
         Constraint(POOLS, ("rank", "pooled_axes"), lambda rank, axes: (rank, axes) == (4, 2),
                    "pooling over {pooled_axes} of {rank} axes, the kernels pool 2 of 4"),
@@ -83,6 +86,7 @@ def _original():
         Constraint(POOLS, ("window", "image"), lambda w, n: w[0] <= n[0], "window {window} exceeds image {image}"),
         Constraint((MAX_POOL_GRADIENT,), ("channels",), lambda c: c % 16 == 0,
                    "{channels} channels: the original's gradient takes multiples of 16, several filters a thread unchecked"),
+        Constraint((MAX_POOL_SECOND,), ("pooled_axes",), lambda n: False, "the original has no second derivative of pooling"),
     )
 
 

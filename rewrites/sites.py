@@ -6,22 +6,26 @@ it and how to build its replacement.
 from typing import Callable, NamedTuple
 
 import numpy as np
+from theano.compile.ops import Shape_i
 from theano.gof import Apply, Constant
-from theano.tensor import get_scalar_constant_value
+from theano.tensor import get_scalar_constant_value, stack
 from theano.tensor.nnet.abstract_conv import AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights
-from theano.tensor.signal.pool import MaxPoolGrad as TheanoMaxPoolGrad, Pool
+from theano.tensor.nnet.conv import ConvOp
+from theano.tensor.nnet.corr import CorrMM, CorrMM_gradInputs, CorrMM_gradWeights
+from theano.tensor.signal.pool import DownsampleFactorMaxGradGrad, MaxPoolGrad as TheanoMaxPoolGrad, Pool
 
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
-from layoutopt.kernels.pool import MaxPool, MaxPoolGrad
+from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
 
-from .constraints import (FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT, Verdict, judge)
+from .constraints import (FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND, WEIGHT_GRADIENT, Verdict,
+                          judge)
 from .cost import ConvWork, PoolWork
-from .layout import BC01, C01B
+from .layout import BC01, C01B, bc01_order
 from .versions import Choice, Version, as_written
 
 # The c01b ops themselves, met in code written for them: they are in their layout already.
 C01B_OPS = {FilterActs: FORWARD, ImageActs: IMAGE_GRADIENT, WeightActs: WEIGHT_GRADIENT, MaxPool: MAX_POOL,
-            MaxPoolGrad: MAX_POOL_GRADIENT}
+            MaxPoolGrad: MAX_POOL_GRADIENT, MaxPoolGradGrad: MAX_POOL_SECOND}
 
 
 class Site(NamedTuple):
@@ -50,30 +54,75 @@ class ConvRoles(NamedTuple):
     build: Callable
 
 
+def told(op):
+    """What a convolution was told when it was made, as facts and the sizes of images and filters.
+
+    CorrMM takes no sizes and never flips; ConvOp always flips, and its 'logical' shapes may spread what it is given.
+    """
+    if isinstance(op, ConvOp):
+        facts = dict(convdim=2, dilation=(1, 1), groups=1, unshared=False, border_mode=op.out_mode, stride=(op.dx, op.dy),
+                     flip=True, spread=(op.imshp_logical, op.kshp_logical) != (op.imshp, op.kshp))
+        return facts, (op.bsize,) + tuple(op.imshp), (op.nkern, op.imshp[0]) + tuple(op.kshp)
+    facts = dict(convdim=getattr(op, "convdim", 2), dilation=tuple(op.filter_dilation), groups=op.num_groups,
+                 unshared=op.unshared, border_mode=op.border_mode, stride=tuple(op.subsample),
+                 flip=bool(getattr(op, "filter_flip", False)), spread=False)
+    return facts, _numbers(getattr(op, "imshp", _UNTOLD)), _numbers(getattr(op, "kshp", _UNTOLD))
+
+
+_UNTOLD = (None,) * 4
+
+
+def _numbers(sizes):
+    """Sizes as numbers; to Theano they may be constant variables, too."""
+    return tuple(None if size is None else int(get_scalar_constant_value(size)) for size in sizes)
+
+
 def conv_parameters(op):
     """The parameters of a Theano convolution for the c01b ops, which know Theano's border modes and rounding."""
-    return dict(pad=op.border_mode, stride=tuple(op.subsample), flip=bool(op.filter_flip), ceil_mode=False)
+    facts, _, _ = told(op)
+    return dict(pad=facts["border_mode"], stride=facts["stride"], flip=facts["flip"], ceil_mode=False)
 
 
-def _build_forward(op, inputs):
-    return [FilterActs(**conv_parameters(op))(*inputs)]
+def _build_forward(node, inputs):
+    return [FilterActs(**conv_parameters(node.op))(*inputs)]
 
 
-def _build_weight_gradient(op, inputs):
-    return WeightActs(**conv_parameters(op))(*inputs)[:1]
+def _build_weight_gradient(node, inputs):
+    images, outputs, shape = inputs
+    return WeightActs(**conv_parameters(node.op))(images, outputs, shape)[:1]
 
 
-def _build_image_gradient(op, inputs):
+def _build_image_gradient(node, inputs):
     filters, outputs, shape = inputs
-    return [ImageActs(**conv_parameters(op))(outputs, filters, shape)]
+    return [ImageActs(**conv_parameters(node.op))(outputs, filters, shape)]
+
+
+def _with_scalars(build):
+    """`build` for the CorrMM gradients, whose rows and columns are two scalars, or absent where they can be computed."""
+
+    def build_from_scalars(node, inputs):
+        shape = inputs[2:] or node.op.infer_shape(node, [_bc01_shape(x) for x in inputs])[0][2:]
+        return build(node, inputs[:2] + [stack(list(shape))])
+
+    return build_from_scalars
+
+
+def _bc01_shape(c01b):
+    """The sizes of a C01B value in the order of its BC01 axes."""
+    return [Shape_i(axis)(c01b) for axis in bc01_order(c01b.ndim)]
 
 
 CONV_SITES = {
     AbstractConv2d: ConvRoles(FORWARD, 0, 1, "out", _build_forward),
     AbstractConv2d_gradWeights: ConvRoles(WEIGHT_GRADIENT, 0, "out", 1, _build_weight_gradient),
     AbstractConv2d_gradInputs: ConvRoles(IMAGE_GRADIENT, "out", 0, 1, _build_image_gradient),
+    CorrMM: ConvRoles(FORWARD, 0, 1, "out", _build_forward),
+    CorrMM_gradWeights: ConvRoles(WEIGHT_GRADIENT, 0, "out", 1, _with_scalars(_build_weight_gradient)),
+    CorrMM_gradInputs: ConvRoles(IMAGE_GRADIENT, "out", 0, 1, _with_scalars(_build_image_gradient)),
+    ConvOp: ConvRoles(FORWARD, 0, 1, "out", _build_forward),
 }
-POOL_SITES = {Pool: (MAX_POOL, MaxPool, 1), TheanoMaxPoolGrad: (MAX_POOL_GRADIENT, MaxPoolGrad, 3)}
+POOL_SITES = {Pool: (MAX_POOL, MaxPool, 1), TheanoMaxPoolGrad: (MAX_POOL_GRADIENT, MaxPoolGrad, 3),
+              DownsampleFactorMaxGradGrad: (MAX_POOL_SECOND, MaxPoolGradGrad, 3)}
 
 
 def read_site(node, shapes, constraints="layoutopt"):
@@ -96,28 +145,22 @@ def read_site(node, shapes, constraints="layoutopt"):
     return None
 
 
-def _told(sizes):
-    """The imshp or kshp of a convolution as numbers; to Theano they may be constant variables, too."""
-    return tuple(None if size is None else int(get_scalar_constant_value(size)) for size in sizes)
-
-
 def _merge(*sources):
     """Per-axis sizes, each from the first source that knows it."""
     return tuple(next((int(size) for size in sizes if size is not None), None) for sizes in zip(*sources))
 
 
 def _conv_site(node, shapes, constraints, roles):
-    op = node.op
     role = {name: node.outputs[0] if which == "out" else node.inputs[which]
             for name, which in (("images", roles.images), ("filters", roles.filters), ("outputs", roles.outputs))}
-    plain = op.convdim == 2 and not op.unshared and all(v.ndim == 4 for v in role.values())
-    facts = dict(dtype=_dtype(role.values()), convdim=op.convdim, dilation=tuple(op.filter_dilation), groups=op.num_groups,
-                 unshared=op.unshared, border_mode=op.border_mode, stride=tuple(op.subsample), flip=bool(op.filter_flip))
+    parameters, images, filters = told(node.op)
+    facts = dict(dtype=_dtype(role.values()), **parameters)
+    plain = facts["convdim"] == 2 and not facts["unshared"] and all(v.ndim == 4 for v in role.values())
     seconds = (0.0, 0.0)
     if plain:
-        shapes.hint(role["images"], _told(op.imshp))
-        shapes.hint(role["filters"], _told(op.kshp))
-        facts.update(_conv_sizes(op, role, shapes))
+        shapes.hint(role["images"], images)
+        shapes.hint(role["filters"], filters)
+        facts.update(_conv_sizes(images, filters, facts["border_mode"], role, shapes))
         work = _conv_work(roles.kind, facts["stride"], role, shapes)
         seconds = shapes.machine.stock_conv_seconds(work), shapes.machine.c01b_conv_seconds(work)
     else:
@@ -126,18 +169,18 @@ def _conv_site(node, shapes, constraints, roles):
     c01b = None
     if verdict.qualifies:
         needs = tuple(C01B if x.ndim == 4 else BC01 for x in node.inputs)
-        c01b = Version(needs, (C01B,), seconds[1], lambda node, inputs, layouts: roles.build(node.op, inputs))
+        c01b = Version(needs, (C01B,), seconds[1], lambda node, inputs, layouts: roles.build(node, inputs))
     return Site(node, roles.kind, facts, verdict, Choice(as_written(node, seconds[0]), c01b))
 
 
-def _conv_sizes(op, role, shapes):
-    """The facts about sizes: None, or pairs with None in them, where they are unknown."""
-    images = _merge(_told(op.imshp), shapes.present(role["images"]))
-    filters = _merge(_told(op.kshp), shapes.present(role["filters"]))
+def _conv_sizes(images, filters, border_mode, role, shapes):
+    """The facts about sizes, of which the convolution was told `images` and `filters`: None where they are unknown."""
+    images = _merge(images, shapes.present(role["images"]))
+    filters = _merge(filters, shapes.present(role["filters"]))
     outputs = shapes.present(role["outputs"])
     return dict(batch=_merge(images[:1], outputs[:1])[0], channels=_merge(images[1:2], filters[1:2])[0],
                 filters=_merge(filters[:1], outputs[1:2])[0], filter=_pair(filters[2:]), image=_pair(images[2:]),
-                output=_pair(outputs[2:]), pads=_pads(op.border_mode, _pair(filters[2:])))
+                output=_pair(outputs[2:]), pads=_pads(border_mode, _pair(filters[2:])))
 
 
 def _pair(sizes):

@@ -16,13 +16,15 @@ from theano.ifelse import ifelse
 from theano.printing import Print
 from theano.tensor.nnet.abstract_conv import (AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights,
                                               AbstractConv3d)
+from theano.tensor.nnet.conv import ConvOp
+from theano.tensor.nnet.corr import CorrMM, CorrMM_gradInputs, CorrMM_gradWeights
 from theano.tensor.opt import ShapeFeature
 from theano.tensor.signal.pool import AveragePoolGrad, DownsampleFactorMaxGradGrad, MaxPoolGrad, Pool
 
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs, as_pad
-from layoutopt.kernels.pool import MaxPool as C01bMaxPool, MaxPoolGrad as C01bMaxPoolGrad
+from layoutopt.kernels.pool import MaxPool as C01bMaxPool, MaxPoolGrad as C01bMaxPoolGrad, MaxPoolGradGrad
 from layoutopt.rewrites.constraints import (ALL, CONVOLUTIONS, FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT,
-                                            POOLS, WEIGHT_GRADIENT, judge)
+                                            MAX_POOL_SECOND, POOLS, WEIGHT_GRADIENT, judge)
 from layoutopt.rewrites.layout import BC01, C01B, rotate
 from layoutopt.rewrites.region import find_region
 from layoutopt.rewrites.shapes import ASSUMED, PRESENT, PROVEN, Assumed, Shapes
@@ -55,7 +57,9 @@ def pooling(kind, images=(8, 16, 9, 9), window=(2, 2), stride=None, pad=(0, 0), 
     parameters = dict(dict(ignore_border=True, ndim=2), **parameters)
     if kind == MAX_POOL:
         return Pool(**parameters)(x, window, stride or window, pad).owner
-    y = tt.TensorType(dtype, [False] * len(images))()
+    y = tt.TensorType(dtype, [size == 1 for size in images[:2]] + [False] * (len(images) - 2))()
+    if kind == MAX_POOL_SECOND:
+        return DownsampleFactorMaxGradGrad(**parameters)(x, y, x, window, stride or window, pad).owner
     return MaxPoolGrad(**parameters)(x, y, y, window, stride or window, pad).owner
 
 
@@ -85,7 +89,7 @@ def rejected(site, *words):
 # Convolutions that qualify, and what becomes of them.
 
 C01B_CLASSES = {FORWARD: FilterActs, WEIGHT_GRADIENT: WeightActs, IMAGE_GRADIENT: ImageActs, MAX_POOL: C01bMaxPool,
-                MAX_POOL_GRADIENT: C01bMaxPoolGrad}
+                MAX_POOL_GRADIENT: C01bMaxPoolGrad, MAX_POOL_SECOND: MaxPoolGradGrad}
 
 # border mode, and the pads of a filter of 3 x 2 as (top, bottom, left, right)
 BORDER_MODES = [
@@ -184,7 +188,7 @@ def test_what_is_no_site():
     x, y = tensor(UNKNOWN), tensor(UNKNOWN)
     cube = tt.TensorType("float32", [False] * 5)
     nodes = [AbstractConv3d()(cube(), cube()), AveragePoolGrad(False, mode="average_inc_pad")(x, y, (2, 2)),
-             DownsampleFactorMaxGradGrad(False)(x, y, y, (2, 2)), tt.nnet.relu(x), x.dimshuffle(1, 2, 3, 0)]
+             tt.nnet.relu(x), x.dimshuffle(1, 2, 3, 0)]
     assert [site_of(out.owner) for out in nodes] == [None] * len(nodes)
 
 
@@ -194,11 +198,84 @@ def test_what_is_no_site():
     lambda x: WeightActs()(x, x, (3, 3))[0],
     lambda x: C01bMaxPool(2)(x),
     lambda x: C01bMaxPoolGrad(2)(x, x, x),
+    lambda x: MaxPoolGradGrad(2)(x, x, x),
 ])
 def test_c01b_ops_of_the_program_stay(make):
     site = site_of(make(tensor(UNKNOWN)).owner)
     rejected(site, "written in c01b by the program")
     assert (site.kind in ALL, site.facts, set(site.choice.bc01.gives)) == (True, {}, {BC01})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Convolutions made by hand: CorrMM, which never flips and takes rows and columns as scalars; ConvOp, which always flips.
+
+CORR_OPS = {FORWARD: CorrMM, WEIGHT_GRADIENT: CorrMM_gradWeights, IMAGE_GRADIENT: CorrMM_gradInputs}
+
+
+def corr(kind, shape=True, dtype="float32", unshared=False, **parameters):
+    """A CorrMM node of this kind; `shape` says whether a gradient is given rows and columns."""
+    x, y = tensor(UNKNOWN, dtype), tensor(UNKNOWN, dtype)
+    w = tensor(UNKNOWN + (None,) * 2 * unshared, dtype)
+    inputs = {FORWARD: (x, w), WEIGHT_GRADIENT: (x, y), IMAGE_GRADIENT: (w, y)}[kind]
+    if kind != FORWARD and shape:
+        inputs += ((tt.lscalar(), tt.lscalar()),)
+    return CORR_OPS[kind](unshared=unshared, **parameters)(*inputs).owner
+
+
+@pytest.mark.parametrize("border_mode, pads", BORDER_MODES[:5] + BORDER_MODES[7:9])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_corr_qualifies_and_keeps_its_parameters(kind, stride, border_mode, pads):
+    site = site_of(corr(kind, border_mode=border_mode, subsample=stride))
+    assert (site.kind, site.verdict.qualifies, site.facts["flip"]) == (kind, True, False)
+    assert site.facts["pads"] == (None if border_mode in ("half", "full") else pads)
+    op = c01b_op(site)
+    assert (op.pad, op.stride, op.flip, op.ceil_mode) == (as_pad(border_mode), stride, False, False)
+
+
+@pytest.mark.parametrize("border_mode", ["valid", "full", 1])
+@pytest.mark.parametrize("kind", [WEIGHT_GRADIENT, IMAGE_GRADIENT])
+def test_corr_gradients_that_compute_their_own_shape(kind, border_mode):
+    site = site_of(corr(kind, shape=False, border_mode=border_mode))
+    assert site.choice.c01b.needs == (C01B, C01B)
+    c01b_op(site)
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(dtype="float64"), ["float64", "float32"]),
+    (dict(filter_dilation=(1, 2)), ["filter_dilation is (1, 2)"]),
+    (dict(num_groups=2), ["num_groups is 2"]),
+    (dict(unshared=True), ["unshared"]),
+])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_corr_beyond_the_kernels(kind, changes, words):
+    rejected(site_of(corr(kind, **changes)), *words)
+
+
+def conv_op(**parameters):
+    return ConvOp(**dict(dict(imshp=IMAGES[1:], kshp=FILTERS[2:], nkern=FILTERS[0], bsize=IMAGES[0]), **parameters))
+
+
+@pytest.mark.parametrize("mode, pads", [("valid", (0, 0, 0, 0)), ("full", (2, 2, 1, 1))])
+def test_conv_op_qualifies_and_keeps_its_parameters(mode, pads):
+    op = conv_op(kshp=(3, 2), output_mode=mode, dx=2, dy=3)
+    site = site_of(op(tensor(IMAGES), tensor((16, 4, 3, 2))).owner)
+    assert site.verdict.qualifies
+    facts = dict(batch=8, channels=4, filters=16, image=(9, 9), filter=(3, 2), pads=pads, stride=(2, 3), flip=True)
+    assert {name: site.facts[name] for name in facts} == facts
+    op = c01b_op(site)
+    assert (op.pad, op.stride, op.flip, op.ceil_mode) == (as_pad(mode), (2, 3), True, False)
+
+
+def test_conv_op_that_was_told_nothing_qualifies():
+    site = site_of(ConvOp()(tensor(UNKNOWN), tensor(UNKNOWN)).owner)
+    assert site.verdict.qualifies and site.facts["image"] is None
+    c01b_op(site)
+
+
+@pytest.mark.parametrize("parameters", [dict(imshp_logical=(4, 18, 18)), dict(kshp_logical=(5, 5))])
+def test_conv_op_of_larger_logical_shapes_is_rejected(parameters):
+    rejected(site_of(conv_op(**parameters)(tensor(IMAGES), tensor(FILTERS)).owner), "logical shapes")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -272,6 +349,7 @@ def channels(count):
 
 
 CORRELATIONS = (FORWARD, IMAGE_GRADIENT)
+ORIGINAL_POOLS = (MAX_POOL, MAX_POOL_GRADIENT)
 LIMITS = [
     (CONVOLUTIONS, dict(filters=(16, 4, 3, 3)), dict(filters=(16, 4, 3, 2)), ["filters of (3, 2)"]),
     (CONVOLUTIONS, dict(filters=(16, 4, 1, 1)), dict(filters=(16, 4, 1, 3)), ["filters of (1, 3)"]),
@@ -291,11 +369,12 @@ LIMITS = [
     ((WEIGHT_GRADIENT,), channels(2), channels(6), ["6 channels"]),
     ((WEIGHT_GRADIENT,), channels(3), channels(10), ["10 channels"]),
     ((WEIGHT_GRADIENT,), channels(8), channels(14), ["14 channels"]),
-    (POOLS, dict(images=(8, 16, 9, 9)), dict(images=(8, 16, 9, 8)), ["images of (9, 8)"]),
-    (POOLS, dict(window=(3, 3)), dict(window=(3, 2)), ["windows of (3, 2)"]),
-    (POOLS, dict(stride=(1, 1)), dict(stride=(2, 1)), ["stride (2, 1)"]),
-    (POOLS, dict(stride=(2, 2)), dict(stride=(3, 3)), ["stride (3, 3)", "window (2, 2)"]),
-    (POOLS, dict(window=(9, 9)), dict(window=(10, 10), ignore_border=False), ["window (10, 10)", "image (9, 9)"]),
+    (ORIGINAL_POOLS, dict(images=(8, 16, 9, 9)), dict(images=(8, 16, 9, 8)), ["images of (9, 8)"]),
+    (ORIGINAL_POOLS, dict(window=(3, 3)), dict(window=(3, 2)), ["windows of (3, 2)"]),
+    (ORIGINAL_POOLS, dict(stride=(1, 1)), dict(stride=(2, 1)), ["stride (2, 1)"]),
+    (ORIGINAL_POOLS, dict(stride=(2, 2)), dict(stride=(3, 3)), ["stride (3, 3)", "window (2, 2)"]),
+    (ORIGINAL_POOLS, dict(window=(9, 9)), dict(window=(10, 10), ignore_border=False),
+     ["window (10, 10)", "image (9, 9)"]),
     ((MAX_POOL_GRADIENT,), dict(images=(8, 32, 9, 9)), dict(images=(8, 8, 9, 9)), ["8 channels"]),
     ((MAX_POOL_GRADIENT,), dict(images=(8, 16, 9, 9)), dict(images=(8, 17, 9, 9)), ["17 channels"]),
     # and what these kernels cannot do is out here, too
@@ -311,6 +390,10 @@ def test_limits_of_the_original_kernels(kind, inside, outside, words):
     allowed = site_of(node_of(kind, **inside), "cuda_convnet").verdict
     assert allowed == (True, "fulfils every constraint of cuda_convnet")
     rejected(site_of(node_of(kind, **outside), "cuda_convnet"), *words)
+
+
+def test_the_original_has_no_second_derivative_of_pooling():
+    rejected(site_of(pooling(MAX_POOL_SECOND), "cuda_convnet"), "no second derivative")
 
 
 @pytest.mark.parametrize("kind, changes", [
