@@ -139,15 +139,15 @@ def _network(problem):
         c01b = ticks(choice.c01b.seconds)
         shared = min(bc01, c01b)
         constant += shared
-        network.add_edge(SOURCE, node, capacity=c01b - shared)
-        network.add_edge(node, SINK, capacity=bc01 - shared)
+        _add_edge(network, SOURCE, node, c01b - shared)
+        _add_edge(network, node, SINK, bc01 - shared)
     for index, value in enumerate(problem.values):
         _add_value(network, problem, index, value)
     return network, constant
 
 
 def _add_value(network, problem, index, value):
-    """The two gadgets of a value (module docstring). Vertices: 'a' converts to c01b, 'b' to bc01."""
+    """The two gadgets of a value (module docstring). Vertices, where several users share: 'a' converts to c01b, 'b' to bc01."""
     producer = _producer_vertex(problem, value)
     wants_c01b, wants_bc01 = set(), {SOURCE} if value.wanted else set()
     for node, which in value.users:
@@ -162,11 +162,26 @@ def _add_value(network, problem, index, value):
             wants_bc01.add(SOURCE if c01b in (BC01, None) else node)
     capacity = ticks(value.seconds)
     if wants_c01b:
-        network.add_edge(producer, ("a", index), capacity=capacity)
-        network.add_edges_from((("a", index), user) for user in wants_c01b)
+        shared = _shared_vertex(wants_c01b, ("a", index))
+        _add_edge(network, producer, shared, capacity)
+        network.add_edges_from((shared, user) for user in wants_c01b - {shared})
     if producer != SOURCE and wants_bc01:
-        network.add_edge(("b", index), producer, capacity=capacity)
-        network.add_edges_from((user, ("b", index)) for user in wants_bc01)
+        shared = _shared_vertex(wants_bc01, ("b", index))
+        _add_edge(network, shared, producer, capacity)
+        network.add_edges_from((user, shared) for user in wants_bc01 - {shared})
+
+
+def _shared_vertex(users, name):
+    """Where one conversion serves all `users`: a vertex of its own, or the only user's."""
+    return name if len(users) > 1 else next(iter(users))
+
+
+def _add_edge(network, start, end, capacity):
+    """An edge of finite capacity, added to the one that may be there; none where there is nothing to add."""
+    if capacity and network.has_edge(start, end):
+        network[start][end]["capacity"] += capacity
+    elif capacity:
+        network.add_edge(start, end, capacity=capacity)
 
 
 def _producer_vertex(problem, value):
