@@ -280,7 +280,7 @@ struct Strip {
     float* sums;
 };
 
-// One filter block and one target row of the strip. Here, in a layer with few products a pixel, every instruction counts.
+// One filter block and one target row of the strip. With few products a pixel every instruction here counts.
 inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Strip& strip,
                          int64_t block, int64_t row) {
     const int64_t filter = block_begin(c.filters, b.filter_blocks, block);
@@ -312,11 +312,12 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
                 : strip.weights + (filter * b.taps + (begin + first) * row_taps * count) * channels;
             const int64_t x = met ? ((source + first - strip.window.column) * window_rows + across.source -
                                      strip.window.row) * channels : 0;
-            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {  // innermost: so the target is contiguous
+            const int64_t pixel = (row - item.row) * (strip.column_end - strip.column) + t - strip.column;
+            for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {  // innermost: the target is contiguous
                 const Images& images = b.batch_blocks[i];
-                const int64_t pitch = images.vectors * lanes, next = step * c.filters * pitch, at = t - strip.column;
-                const int64_t pixel = (row - item.row) * (strip.column_end - strip.column) + at;
-                float* sums = strip.sums + (i - item.batch_block) * b.sums_floats + (pixel * c.filters + filter) * pitch;
+                const int64_t pitch = images.vectors * lanes, next = step * c.filters * pitch;
+                float* sums = strip.sums + (i - item.batch_block) * b.sums_floats +
+                              (pixel * c.filters + filter) * pitch;
                 float* target = target_row + t * c.batch + images.first;
                 const ImageSums s{strip.group ? sums : nullptr, pitch, next,
                                   last_group ? target : sums, last_group ? plane : pitch,
