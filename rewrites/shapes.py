@@ -16,13 +16,14 @@ from theano import scalar
 from theano.compile import SharedVariable
 from theano.compile.ops import Shape, Shape_i
 from theano.gof import Constant
+from theano.sandbox.rng_mrg import mrg_uniform_base
 from theano.scalar import ScalarOp
 from theano.tensor.basic import (Alloc, Join, NotScalarConstantError, Rebroadcast, Reshape, ScalarFromTensor,
-                                 TensorFromScalar)
+                                 TensorFromScalar, get_scalar_constant_value)
 from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.opt import MakeVector
-from theano.tensor.subtensor import Subtensor
+from theano.tensor.subtensor import IncSubtensor, Subtensor
 
 from .cost import Machine
 
@@ -131,6 +132,9 @@ class Shapes:
         variable = _original(variable)
         if self.feature is None:
             return None
+        drawn = _drawn_sizes(variable)
+        if drawn is not None:
+            return drawn[axis]
         sizes = self.feature.shape_of.get(variable)
         return None if sizes is None else sizes[axis]
 
@@ -235,10 +239,13 @@ class Shapes:
         if isinstance(node.op, (TensorFromScalar, ScalarFromTensor)):
             return node.inputs[0]
         if _is_switch(node):
-            return self._requested(node) or size
+            return self._chosen(node) or size
         element = _element(node)
         if element is not None:
             vector, index = element
+            vector, value = _after_sets(vector, index)
+            if value is not None:
+                return value
             maker = vector.owner
             if maker is not None and isinstance(maker.op, Shape):
                 return self._size_expression(maker.inputs[0], index, size)
@@ -250,9 +257,13 @@ class Shapes:
         symbolic = self._symbolic(variable, axis) if axis < variable.ndim else None
         return default if symbolic is None else symbolic
 
-    def _requested(self, node):
-        """Of a size switch(eq(r, -1), ..., r), as of a Reshape to r: r, if that is a size and so not -1; else None."""
+    def _chosen(self, node):
+        """Of a switch on a proven condition, the branch it takes. Of a size switch(eq(r, -1), ..., r), as of a Reshape to
+        r: r, if that is a size and so not -1. Else None."""
         condition, _, size = node.inputs
+        proven = self._number(condition, PROVEN)
+        if proven is not None:
+            return node.inputs[1 if proven else 2]
         test = condition.owner
         if test is None or not isinstance(getattr(test.op, "scalar_op", None), scalar.EQ) or test.inputs[0] is not size:
             return None
@@ -264,6 +275,34 @@ def _original(variable):
     while variable.owner is not None and isinstance(variable.owner.op, CpuContiguous):
         variable = variable.owner.inputs[0]
     return variable
+
+
+def _drawn_sizes(variable):
+    """The sizes that MRG_RandomStreams was asked for, which has no shape inference; None for any other value."""
+    node = variable.owner
+    if node is None or not isinstance(node.op, mrg_uniform_base) or variable is node.outputs[0]:
+        return None
+    size = node.inputs[1]
+    return size.owner.inputs if size.owner is not None and isinstance(size.owner.op, MakeVector) else None
+
+
+def _after_sets(vector, index):
+    """What is read at `index` of a vector with elements set one by one, as in Split's shape inference: the vector before
+    these were set and None, or the vector and the scalar that was set there."""
+    while vector.owner is not None and isinstance(vector.owner.op, IncSubtensor):
+        (before, value, *indices), op = vector.owner.inputs, vector.owner.op
+        if not op.set_instead_of_inc or isinstance(op.idx_list[0], slice):
+            break
+        try:
+            place = int(get_scalar_constant_value(indices[0]))
+        except NotScalarConstantError:
+            break
+        if place < 0 or (place == index and value.ndim):
+            break
+        if place == index:
+            return vector, value
+        vector = before
+    return vector, None
 
 
 def _is_switch(node):

@@ -17,8 +17,8 @@ from theano.tensor.signal.pool import DownsampleFactorMaxGradGrad, MaxPoolGrad a
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
 
-from .constraints import (FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND, WEIGHT_GRADIENT, Verdict,
-                          judge)
+from .constraints import (FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND, WEIGHT_GRADIENT,
+                          Verdict, judge)
 from .cost import ConvWork, PoolWork
 from .layout import BC01, C01B, bc01_order
 from .versions import Choice, Version, as_written
@@ -60,8 +60,9 @@ def told(op):
     CorrMM takes no sizes and never flips; ConvOp always flips, and its 'logical' shapes may spread what it is given.
     """
     if isinstance(op, ConvOp):
-        facts = dict(convdim=2, dilation=(1, 1), groups=1, unshared=False, border_mode=op.out_mode, stride=(op.dx, op.dy),
-                     flip=True, spread=(op.imshp_logical, op.kshp_logical) != (op.imshp, op.kshp))
+        facts = dict(convdim=2, dilation=(1, 1), groups=1, unshared=False, border_mode=op.out_mode,
+                     stride=(op.dx, op.dy), flip=True,
+                     spread=(op.imshp_logical, op.kshp_logical) != (op.imshp, op.kshp))
         return facts, (op.bsize,) + tuple(op.imshp), (op.nkern, op.imshp[0]) + tuple(op.kshp)
     facts = dict(convdim=getattr(op, "convdim", 2), dilation=tuple(op.filter_dilation), groups=op.num_groups,
                  unshared=op.unshared, border_mode=op.border_mode, stride=tuple(op.subsample),
@@ -98,7 +99,7 @@ def _build_image_gradient(node, inputs):
 
 
 def _with_scalars(build):
-    """`build` for the CorrMM gradients, whose rows and columns are two scalars, or absent where they can be computed."""
+    """`build` for the CorrMM gradients, whose rows and columns are scalars, absent where they can be computed."""
 
     def build_from_scalars(node, inputs):
         shape = inputs[2:] or node.op.infer_shape(node, [_bc01_shape(x) for x in inputs])[0][2:]
@@ -160,6 +161,7 @@ def _conv_site(node, shapes, constraints, roles):
     if plain:
         shapes.hint(role["images"], images)
         shapes.hint(role["filters"], filters)
+        shapes.hint(role["images"], (None, shapes.present(role["filters"])[1], None, None))
         facts.update(_conv_sizes(images, filters, facts["border_mode"], role, shapes))
         work = _conv_work(roles.kind, facts["stride"], role, shapes)
         seconds = shapes.machine.stock_conv_seconds(work), shapes.machine.c01b_conv_seconds(work)

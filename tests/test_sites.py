@@ -14,6 +14,7 @@ from theano.gof import Constant, FunctionGraph
 from theano.gof.graph import inputs as inputs_of
 from theano.ifelse import ifelse
 from theano.printing import Print
+from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.tensor.nnet.abstract_conv import (AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights,
                                               AbstractConv3d)
 from theano.tensor.nnet.conv import ConvOp
@@ -207,7 +208,7 @@ def test_c01b_ops_of_the_program_stay(make):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Convolutions made by hand: CorrMM, which never flips and takes rows and columns as scalars; ConvOp, which always flips.
+# Convolutions made by hand: CorrMM never flips and takes rows and columns as scalars; ConvOp always flips.
 
 CORR_OPS = {FORWARD: CorrMM, WEIGHT_GRADIENT: CorrMM_gradWeights, IMAGE_GRADIENT: CorrMM_gradInputs}
 
@@ -332,6 +333,12 @@ def test_a_pad_as_large_as_the_window_which_theano_refuses_too(kind):
     assert judge(kind, dict(facts, pad=(2, 1))).qualifies
     verdict = judge(kind, facts)
     assert not verdict.qualifies and "pad (1, 2) with window (3, 2)" in verdict.reason
+
+
+def test_images_have_the_channels_that_filters_have_now():
+    fgraph, shapes = graph_of(AbstractConv2d()(tensor(UNKNOWN), W))
+    site = read_site(fgraph.outputs[0].owner, shapes)
+    assert site.facts["channels"] == 4 and shapes.estimate(site.node.inputs[0])[1] == 4
 
 
 def test_a_pooling_of_which_nothing_is_known_qualifies():
@@ -616,6 +623,17 @@ def test_a_later_hint_adds_to_an_earlier_one_and_to_what_was_read():
     (lambda x: x.reshape((x.shape[-1], -1)), 0, None),
     (lambda x: x.reshape((x.shape[::-1][0], -1)), 0, None),
     (lambda x: x.reshape((x.shape[-2:][0], -1)), 0, None),
+    (lambda x: tt.split(x, [2, 2], 2, axis=1)[1], 0, 0),
+    (lambda x: tt.split(x, [2, 2], 2, axis=1)[1], 1, 2),
+    (lambda x: tt.split(x, [2, N], 2, axis=1)[1], 3, 3),
+    (lambda x: tt.split(x, [2, 2], 2, axis=1)[1].flatten(2), 0, 0),
+    (lambda x: tt.split(x.flatten(2).reshape(x.shape), [2, 2], 2, axis=1)[1].flatten(3), 0, 0),
+    (lambda x: MRG_RandomStreams(1).uniform(tuple(x.shape[i] for i in range(4))), 1, 1),
+    (lambda x: MRG_RandomStreams(1).uniform((x.shape[0], 5)), 1, 5),
+    (lambda x: tt.alloc(np.float32(0), tt.inc_subtensor(x.shape[0], 5)[0]), 0, None),
+    (lambda x: tt.alloc(np.float32(0), tt.set_subtensor(x.shape[1:], 5)[1]), 0, None),
+    (lambda x: tt.alloc(np.float32(0), tt.set_subtensor(x.shape[N], 5)[1]), 0, None),
+    (lambda x: tt.alloc(np.float32(0), tt.set_subtensor(x.shape[-1], 5)[3]), 0, None),
     (lambda x: x[1:], 0, None),
     (lambda x: tt.concatenate([x, x]), 0, None),
 ])
