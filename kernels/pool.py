@@ -78,7 +78,7 @@ class _PoolOp(C01bOp):
     def get_params(self, node):
         pairs = {"ds": self.ds, "stride": self.stride, "start": self.start, "outputs": self.outputs}
         fields = {"%s_%s" % (name, axis): value for name, pair in pairs.items() for axis, value in zip("yx", pair)}
-        return self.params_type.get_params(ceil_mode=int(self.ceil_mode), **fields)
+        return self.params_type.get_params(self, ceil_mode=int(self.ceil_mode), **fields)  # others: attributes
 
     def like(self, op_class):
         """The op of another class with this one's parameters."""

@@ -45,13 +45,18 @@ inline int64_t checked_outputs(const char* op, const char* axis_name, int64_t im
     return -1;
 }
 
-inline int pool_shape(const char* op, PyArrayObject* x, const PoolParams& p, PoolShape& s) {
-    const npy_intp* dims = PyArray_DIMS(x);
-    s = {dims[0], dims[1], dims[2], dims[3], 0, 0, p.y, p.x};
+// The outputs of a shape whose images are known.
+inline int complete_outputs(const char* op, const PoolParams& p, PoolShape& s) {
     s.out_h = checked_outputs(op, "rows", s.height, p.y, p.outputs_y, p.ceil_mode);
     if (s.out_h < 0) return -1;
     s.out_w = checked_outputs(op, "columns", s.width, p.x, p.outputs_x, p.ceil_mode);
     return s.out_w < 0 ? -1 : 0;
+}
+
+inline int pool_shape(const char* op, PyArrayObject* x, const PoolParams& p, PoolShape& s) {
+    const npy_intp* dims = PyArray_DIMS(x);
+    s = {dims[0], dims[1], dims[2], dims[3], 0, 0, p.y, p.x};
+    return complete_outputs(op, p, s);
 }
 
 inline int check_shape(const char* op, const char* name, PyArrayObject* array, const int64_t (&expected)[4]) {
