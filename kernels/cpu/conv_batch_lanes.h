@@ -54,9 +54,9 @@ struct ImageTile {
         Sums sum;
 #pragma GCC unroll 8
         for (int r = 0; r < P * F; ++r) {
-            const float* from = s.from + r / F * s.from_neighbour + r % F * s.from_filter;
+            const int64_t from = r / F * s.from_neighbour + r % F * s.from_filter;
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) sum[r][v] = s.from ? load(from + v * lanes) : zero();
+            for (int v = 0; v < V; ++v) sum[r][v] = s.from ? load(s.from + from + v * lanes) : zero();
         }
         for (int64_t q = p.first; q < p.last; ++q) {
             if constexpr (P == 1) add_column<0, 1>(sum, x, w, p);
