@@ -33,7 +33,8 @@ def of_weights(variable):
     """Whether a value is a parameter, a parameter's gradient, or computed from such alone."""
     node = variable.owner
     if node is None:
-        return isinstance(variable, Constant) or (isinstance(variable, SharedVariable) and variable.dtype.startswith("float"))
+        learnt = isinstance(variable, SharedVariable) and variable.dtype.startswith("float")  # not a generator's state
+        return learnt or isinstance(variable, Constant)
     return isinstance(node.op, WeightActs) or all(of_weights(x) for x in node.inputs)
 
 
@@ -66,11 +67,12 @@ class Unlinked(PerformLinker):
         def containers(variables, storage, readonly):
             return [Container(variable, cell, readonly) for variable, cell in zip(variables, storage)]
 
-        return (refuse, containers(self.fgraph.inputs, inputs, False), containers(self.fgraph.outputs, outputs, True), [], order)
+        return (refuse, containers(self.fgraph.inputs, inputs, False),
+                containers(self.fgraph.outputs, outputs, True), [], order)
 
 
 class Stopwatch:
-    """Seconds spent in functions while they are watched, by name."""
+    """Seconds of processor time spent in functions while they are watched, by name."""
 
     def __init__(self):
         self.seconds = collections.Counter()
@@ -80,11 +82,11 @@ class Stopwatch:
         function = getattr(owner, name)
 
         def timed(*args, **kwargs):
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds[name] += time.perf_counter() - started
+                self.seconds[name] += time.process_time() - started
 
         setattr(owner, name, timed)
         try:
@@ -97,7 +99,7 @@ STAGES = ("find_region", "solve", "conversions", "apply_plan", "drop_copies", "v
 
 
 def optimize(network, flagged):
-    """Optimizes a network's training step: (function graph, seconds, seconds of our stages by name)."""
+    """Optimizes a network's training step: (the function, seconds, seconds of our stages by name)."""
     mode = theano.Mode(Unlinked(), "fast_run")
     mode = mode.including("layoutopt") if flagged else mode.excluding("layoutopt")
     stopwatch = Stopwatch()
@@ -121,10 +123,11 @@ def row(name):
     fgraph, record = step.maker.fgraph, layoutopt.explain(step).record
     ours = stages.pop("apply")
     activations = len(activation_conversions(fgraph))
-    return (name, len(fgraph.apply_nodes), "%d of %d" % (sum(s.layout == "c01b" for s in record.sites), len(record.sites)),
-            activations, len(converted(fgraph)) - activations, "%.2f s" % record.unchanged_seconds,
-            "%.2f s" % record.planned_seconds, "%.1f s" % stock_seconds, "%.2f s" % ours,
-            "%.1f%%" % (100 * ours / stock_seconds)), stages
+    in_c01b = sum(site.layout == "c01b" for site in record.sites)
+    weights = len(converted(fgraph)) - activations
+    return (name, len(fgraph.apply_nodes), "%d of %d" % (in_c01b, len(record.sites)), activations, weights,
+            "%.2f s" % record.unchanged_seconds, "%.2f s" % record.planned_seconds, "%.1f s" % stock_seconds,
+            "%.2f s" % ours, "%.1f%%" % (100 * ours / stock_seconds)), stages
 
 
 def main():
@@ -134,8 +137,8 @@ def main():
     args = parser.parse_args()
     theano.config.floatX = "float32"
 
-    print("Training steps at full size: convolutions and poolings in c01b; activations and weights converted; seconds")
-    print("predicted for these nodes and conversions, before and after; seconds that Theano optimizes, that layoutopt adds")
+    print("Training steps at full size: nodes; convolutions and poolings in c01b; activations and weights converted;")
+    print("seconds predicted for sites and conversions, before and after; Theano's optimization, and what ours adds.")
     formats = [text for _, text in COLUMNS]
     print(" ".join(formats) % tuple(title for title, _ in COLUMNS))
     for name in args.networks or NETWORKS:

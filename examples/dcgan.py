@@ -1,5 +1,5 @@
-"""DCGAN: Radford, Metz and Chintala, Unsupervised representation learning with deep convolutional generative adversarial
-networks, 2016.
+"""DCGAN: Radford, Metz and Chintala, Unsupervised representation learning with deep convolutional generative
+adversarial networks, 2016.
 """
 import theano.tensor as T
 
@@ -57,4 +57,5 @@ def dcgan(batch=128, size=64, width=1.0, n_noise=100):
     def minibatch(rng):
         return [normal(rng, (batch, n_noise)), normal(rng, (batch, 3, size, size))]
 
-    return Network([noise, images], [Objective(tell, learns_to_tell.all), Objective(draw, learns_to_draw.all)], [], minibatch)
+    objectives = [Objective(tell, learns_to_tell.all), Objective(draw, learns_to_draw.all)]
+    return Network([noise, images], objectives, [], minibatch)

@@ -25,7 +25,7 @@ def upsample(params, name, x, channels, stride, like):
 
 
 def pixel_scores(params, images, width, classes):
-    """Scores (batch, classes, rows, columns): VGG-16's features at strides of 8, 16 and 32 pixels, enlarged and added."""
+    """Scores (batch, classes, rows, columns): from VGG-16's features at 1/8, 1/16 and 1/32, enlarged and added."""
     _, _, (at8, n8), (at16, n16), (at32, n32) = features(params, images, width, ignore_border=False)
     hidden = scaled(width, 4096)
     x = relu(conv(params, "fc6", at32, n32, hidden, 7))

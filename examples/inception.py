@@ -1,20 +1,23 @@
-"""GoogLeNet's inception blocks: Szegedy et al., Going deeper with convolutions, 2015, without its auxiliary classifiers."""
+"""GoogLeNet, made of inception blocks: Szegedy et al., Going deeper with convolutions, 2015.
+
+Without its auxiliary classifiers.
+"""
 import theano.tensor as T
 
 from layers import Parameters, conv, dense, global_average, max_pool, relu, scaled
 from training import classifier
 
-# Table 1 of the paper; per block the filters 1 x 1, 3 x 3 after their reduction, 5 x 5 after theirs, and 1 x 1 after pooling.
+# Table 1 of the paper. Filters of a block: 1 x 1; reduction and 3 x 3; reduction and 5 x 5; 1 x 1 after pooling.
 BLOCKS = {
     3: ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
-    4: ((192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64),
-        (256, 160, 320, 32, 128, 128)),
+    4: ((192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64), (256, 160, 320, 32, 128, 128)),
     5: ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 }
 
 
 def block(params, name, x, channels, counts):
-    """Four ways to look at the same images, side by side along the channels; returns them and how many channels they are."""
+    """Four ways to look at the same images, side by side along the channels; returns them and how many these are."""
     n1, reduce3, n3, reduce5, n5, n_pool = counts
 
     def layer(part, x, channels, filters, side):

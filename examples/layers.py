@@ -1,7 +1,7 @@
 """Layers of convolutional networks, in ordinary bc01 Theano: images are (batch, channels, rows, columns).
 
-Every layer takes the network's `Parameters` and its own name, then what it is applied to. A layer that is applied a second
-time under the same name shares its weights with the first.
+Every layer takes the network's `Parameters` and its own name, then what it is applied to. A layer that is applied again
+under the same name shares its weights with the first.
 """
 import numpy as np
 import theano
@@ -41,7 +41,7 @@ class Parameters:
         return self.by_name[name]
 
     def weights(self, name, shape, fan_in):
-        """Normally distributed, so that rectified layers keep their variance (He et al., Delving deep into rectifiers, 2015)."""
+        """Normal, so that rectified layers keep their variance (He et al., Delving deep into rectifiers, 2015)."""
         return self.get(name, lambda: self.rng.normal(0, np.sqrt(2.0 / fan_in), shape))
 
     def vector(self, name, size, value=0.0):
@@ -65,10 +65,10 @@ def conv(params, name, x, channels, filters, side, stride=1, pad="half", bias=Tr
 
 
 def deconv(params, name, x, channels, filters, side, stride, rows, columns, bias=True, initial=None):
-    """Transposed convolution: from `x` (batch, channels, ...) to (batch, filters, rows, columns), `stride` times the size.
+    """Transposed convolution: from `x` (batch, channels, ...) to (batch, filters, rows, columns), larger by `stride`.
 
-    What a convolution with 'half' padding and this stride would turn into the size of `x`, the paper's "fractionally
-    strided convolution". The sizes may be symbolic.
+    Rows and columns are such that a convolution with 'half' padding and this stride would lead back to the size of `x`;
+    they may be symbolic.
     """
     shape = (channels, filters, side, side)
     fan_in = channels * side * side // stride ** 2
@@ -93,8 +93,8 @@ def dense(params, name, x, n_in, n_out):
 def cross_channel_normalisation(x, n=5, k=2.0, alpha=1e-4, beta=0.75):
     """Every value divided by a power of the sum of squares over its `n` neighbouring channels.
 
-    Krizhevsky et al., ImageNet classification with deep convolutional neural networks, 2012, section 3.3. The squares are
-    written into the middle of zeros, so that neighbours exist at either end.
+    Krizhevsky et al., ImageNet classification with deep convolutional neural networks, 2012, section 3.3. The squares
+    are written into the middle of zeros, so that neighbours exist at either end.
     """
     batch, channels, rows, columns = x.shape
     half = n // 2
@@ -109,7 +109,8 @@ def cross_channel_normalisation(x, n=5, k=2.0, alpha=1e-4, beta=0.75):
 def batch_norm(params, name, x, channels):
     """Batch normalisation by Theano's own function, and the running averages that a test would use.
 
-    Ioffe and Szegedy, Batch normalization: accelerating deep network training by reducing internal covariate shift, 2015.
+    Ioffe and Szegedy, Batch normalization: accelerating deep network training by reducing internal covariate shift,
+    2015.
     """
     gamma, beta = params.vector(name + "_gamma", channels, 1.0), params.vector(name + "_beta", channels)
     mean, variance = theano.shared(floats(np.zeros(channels))), theano.shared(floats(np.ones(channels)))

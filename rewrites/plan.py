@@ -147,7 +147,7 @@ def _network(problem):
 
 
 def _add_value(network, problem, index, value):
-    """The two gadgets of a value (module docstring). Vertices, where several users share: 'a' converts to c01b, 'b' to bc01."""
+    """The two gadgets of a value (module docstring). Vertices, for several users: 'a' converts to c01b, 'b' to bc01."""
     producer = _producer_vertex(problem, value)
     wants_c01b, wants_bc01 = set(), {SOURCE} if value.wanted else set()
     for node, which in value.users:
