@@ -14,6 +14,7 @@ from layoutopt.rewrites.region import find_region
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
 
+from .calibrate import find_machine
 from .explain import Report
 from .runtime import keep_memory
 
@@ -32,7 +33,7 @@ class LayoutOptimizer(gof.Optimizer):
         if not theano.config.cxx:
             return  # the kernels are C++; Theano's own Python fall-backs serve as before
         settings = theano.config.layoutopt
-        shapes = Shapes(fgraph, assumed=Assumed(batch=settings.batch))
+        shapes = Shapes(fgraph, find_machine(settings.simd), Assumed(batch=settings.batch))
         region = find_region(fgraph, shapes, settings.constraints)
         if region is None:
             return

@@ -28,6 +28,7 @@ IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
 WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
+WORTH_A_THREAD = 1e6  # operations; of less than that, threads get uneven shares or none
 # Reading, packing and writing, as shares of a core's bandwidth: images and outputs, and the filters.
 IMAGE_LANES_TRAFFIC, FILTER_LANES_TRAFFIC = 6.0, 0.5
 IMAGE_LANES_FILTERS, FILTER_LANES_FILTERS, WEIGHTS_FILTERS = 0.13, 0.5, 0.5
@@ -175,7 +176,8 @@ class Machine(NamedTuple):
             moving = filters / (bandwidth * WEIGHTS_FILTERS) + pixels / (bandwidth * IMAGE_LANES_TRAFFIC)
         else:
             time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
-        seconds = time / (self.threads * self.kernel_flops) + moving
+        threads = min(self.threads, max(1.0, time / WORTH_A_THREAD))
+        seconds = time / (threads * self.kernel_flops) + moving
         return self.call + self.caution * seconds / getattr(self.speeds, SPEED_OF[work.kind])
 
     def _correlation(self, work, pixels, filters):
