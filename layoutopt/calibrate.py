@@ -155,7 +155,7 @@ def find_machine(simd="auto"):
 
 
 def best_seconds(call, budget):
-    """The time of `call()`: the least of at least three, and of as many as fit `budget` seconds. The first is not counted."""
+    """The time of `call()`: the least of at least three, and of as many as fit `budget` seconds, after a first one."""
     call()
     times, end = [], time.perf_counter() + budget
     while len(times) < 3 or time.perf_counter() < end:
@@ -226,7 +226,8 @@ def pool_programs(layer, batch):
     for kind, (operands, in_bc01, in_c01b) in pairs.items():
         work = PoolWork(kind, batch, channels * side * side)
         yield Program("stock_pool", lambda m, work=work: m.stock_pool_seconds(work), in_bc01, *operands)
-        yield Program("pool", lambda m, work=work: m.c01b_pool_seconds(work) / m.caution, in_c01b, *map(_rotated, operands))
+        yield Program("pool", lambda m, work=work: m.c01b_pool_seconds(work) / m.caution, in_c01b,
+                      *map(_rotated, operands))
 
 
 def conversion_program(shape):
@@ -278,9 +279,10 @@ def _measure_peaks(machine, layer, budget):
         x = np.ones(size // 4, "float32")
         to = np.empty_like(x)
         rates.append(2 * size / best_seconds(lambda: np.copyto(to, x), budget))
-    # Two cores read and write twice what one does, more hardly more. A copy reads and writes at once; most ops take turns.
-    return machine._replace(core_flops=core_flops * 8 / min(8, machine.lanes), bandwidth=rates[0] * min(2, machine.threads),
-                            core_bandwidth=rates[1] / 2)
+    # Two cores read and write twice what one does, more hardly more. A copy reads and writes at once; most ops take
+    # turns. Below 8 lanes the kernels do not reach a core's peak: Machine.kernel_flops.
+    return machine._replace(core_flops=core_flops * 8 / min(8, machine.lanes),
+                            bandwidth=rates[0] * min(2, machine.threads), core_bandwidth=rates[1] / 2)
 
 
 # ---- the command

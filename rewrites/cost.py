@@ -1,8 +1,8 @@
 """Seconds: what an op takes in either layout, and what a conversion takes.
 
-A roofline in sums: operations over a share of peak, plus bytes over bandwidth, plus a call. A `Machine` says how fast the
-machine is; the constants below, which say how well each op uses it, were fitted to 918 timings of convolutions, 816 of
-poolings and 448 of conversions (two cores with AVX-512, one and two threads, batches 1 to 500; `docs/performance.md`).
+A roofline in sums: operations over a share of peak, plus bytes over bandwidth, plus a call. A `Machine` says how fast
+the machine is; the constants below, which say how well each op uses it, were fitted to 918 pairs of timings of
+convolutions, 408 of poolings and 448 conversions (two cores with AVX-512, one and two threads, batches 1 to 500; `docs/performance.md`).
 Plans depend on ratios alone, and these hold from machine to machine far better than seconds do. What holds less well is
 measured by ``python -m layoutopt calibrate``: see `Speeds`.
 """
@@ -102,8 +102,8 @@ class Machine(NamedTuple):
     bandwidth : the same of all cores, from memory.
     cache : bytes that stay in cache between ops.
     call : seconds that any op takes.
-    caution : a c01b op is taken to be this much slower than predicted. Predictions are within 20% (one standard
-        deviation); at 1.1 half as many sites lose as at 1, for 0.3% of the gain.
+    caution : a c01b op is taken to be this much slower than predicted. Predictions are within 25% (one standard
+        deviation); at 1.1 half as many sites lose as at 1, and all together take 0.3% longer.
     speeds : corrections, measured.
     """
 
