@@ -2,9 +2,9 @@
 
 A roofline in sums: operations over a share of peak, plus bytes over bandwidth, plus a call. A `Machine` says how fast
 the machine is; the constants below, which say how well each op uses it, were fitted to 918 pairs of timings of
-convolutions, 408 of poolings and 448 conversions (two cores with AVX-512, one and two threads, batches 1 to 500; `docs/performance.md`).
-Plans depend on ratios alone, and these hold from machine to machine far better than seconds do. What holds less well is
-measured by ``python -m layoutopt calibrate``: see `Speeds`.
+convolutions, 408 of poolings and 448 conversions (two cores with AVX-512, one and two threads, batches 1 to 500;
+`docs/performance.md`). Plans depend on ratios alone, and these hold from machine to machine far better than seconds do.
+What holds less well is measured by ``python -m layoutopt calibrate``: see `Speeds`.
 """
 import os
 import platform
