@@ -8,16 +8,18 @@ class Report:
     Attributes
     ----------
     record : rewrites.record.Record, or None
-        The facts; None if the function has no convolution or pooling, or was compiled without layoutopt.
+        The facts; None if there are none.
+    reason : str
+        Why there are none.
     """
 
-    def __init__(self, record):
+    def __init__(self, record, reason=""):
         self.record = record
+        self.reason = reason
 
     def __str__(self):
         if self.record is None:
-            return ("layoutopt: nothing to report: the function has no convolution or pooling, was compiled without the flag "
-                    "optimizer_including=layoutopt, or is a copy of another (f.copy), which has the report")
+            return "layoutopt: nothing to report: " + self.reason
         return "\n".join(self._summary() + self._sites() + self._conversions())
 
     def _summary(self):
@@ -77,4 +79,5 @@ def explain(function):
     maker = getattr(function, "maker", None)
     if maker is None or not hasattr(maker, "fgraph"):
         raise TypeError("explain takes a compiled Theano function, got %s" % type(function).__name__)
-    return Report(recorded(maker.fgraph))
+    return recorded(maker.fgraph) or Report(None, "the function has no convolution or pooling, was compiled without the flag "
+                                            "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it")

@@ -10,7 +10,7 @@ from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import Recorded, conversions, record
-from layoutopt.rewrites.region import find_region
+from layoutopt.rewrites.region import find_region, has_sites
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
 
@@ -30,36 +30,64 @@ class LayoutOptimizer(gof.Optimizer):
     """
 
     def apply(self, fgraph):
-        if not theano.config.cxx:
-            return  # the kernels are C++; Theano's own Python fall-backs serve as before
-        settings = theano.config.layoutopt
-        shapes = Shapes(fgraph, find_machine(settings.simd), Assumed(batch=settings.batch))
-        region = find_region(fgraph, shapes, settings.constraints)
-        if region is None:
+        if not has_sites(fgraph):
             return
-        base.configure(simd=settings.simd)
-        if settings.memory == "keep":
-            keep_memory()
-        plan = solve(region.problem)
-        before = len(conversions(fgraph, shapes))
-        replaced = apply_plan(fgraph, region, plan) if plan.pays else None
-        drop_copies(fgraph)
-        if replaced is not None:
-            vectorise(fgraph)
-        result = record(fgraph, region, plan, replaced, shapes, before)
-        fgraph.attach_feature(Recorded(result))
-        _write_report(settings.report, Report(result))
+        reason = standing_aside()
+        report = Report(None, reason) if reason else Report(carry_layout(fgraph, theano.config.layoutopt))
+        fgraph.attach_feature(Recorded(report))
+        _write(report, theano.config.layoutopt.report)
 
     def print_summary(self, stream=sys.stdout, level=0, depth=-1):
         print("%s%s" % (" " * level, type(self).__name__), file=stream)
 
 
-def _write_report(target, report):
+def standing_aside():
+    """Why no graph can be rewritten in this process, or ''."""
+    if not theano.config.cxx:
+        return "there is no C++ compiler to build the kernels with; Theano's own fall-backs serve as before"
+    if theano.config.device != "cpu":
+        return "the kernels are for the CPU, and device is %s" % theano.config.device
+    return ""
+
+
+def carry_layout(fgraph, settings):
+    """Rewrite a graph as the cheapest plan says, if that is cheaper than the graph as it is.
+
+    Parameters
+    ----------
+    fgraph : theano.gof.FunctionGraph
+        With at least one site.
+    settings : theano.config.layoutopt
+
+    Returns
+    -------
+    rewrites.record.Record
+    """
+    shapes = Shapes(fgraph, find_machine(settings.simd), Assumed(batch=settings.batch))
+    region = find_region(fgraph, shapes, settings.constraints)
+    plan = solve(region.problem)
+    before = len(conversions(fgraph, shapes))
+    replaced = None
+    if plan.pays:
+        base.configure(simd=settings.simd)
+        if settings.memory == "keep":
+            keep_memory()
+        replaced = apply_plan(fgraph, region, plan)
+        vectorise(fgraph)
+    drop_copies(fgraph)
+    return record(fgraph, region, plan, replaced, shapes, before)
+
+
+def _write(report, target):
+    """Append a report to a file, or to stderr for '-'; a file that cannot be written must not stop the program."""
     if target == "-":
         print(report, file=sys.stderr)
     elif target:
-        with open(target, "a") as file:
-            print(report, file=file)
+        try:
+            with open(target, "a") as file:
+                print(report, file=file)
+        except OSError as problem:
+            print("layoutopt: no report in %s: %s" % (target, problem.strerror), file=sys.stderr)
 
 
 def register():

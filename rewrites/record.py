@@ -69,15 +69,15 @@ class Record(NamedTuple):
 
 
 class Recorded(Feature):
-    """Keeps a record with its function graph, and with the graph's copies."""
+    """Keeps a report with its function graph, and with the graph's clones."""
 
-    def __init__(self, record):
-        self.record = record
+    def __init__(self, report):
+        self.report = report
 
 
 def recorded(fgraph):
-    """The `Record` of a function graph, or None."""
-    return next((feature.record for feature in fgraph._features if isinstance(feature, Recorded)), None)
+    """The report of a function graph, or None."""
+    return next((feature.report for feature in fgraph._features if isinstance(feature, Recorded)), None)
 
 
 def record(fgraph, region, plan, replaced, shapes, conversions_before):

@@ -49,6 +49,11 @@ def find_sites(order, shapes, constraints="layoutopt"):
     return [read_site(node, shapes, constraints) for node in order if type(node.op) in SITE_OPS]
 
 
+def has_sites(fgraph):
+    """Whether a graph has any convolution or pooling; all that a graph without them pays."""
+    return any(type(node.op) in SITE_OPS for node in fgraph.apply_nodes)
+
+
 def find_region(fgraph, shapes, constraints="layoutopt"):
     """The planning problem of a function graph.
 
@@ -61,11 +66,8 @@ def find_region(fgraph, shapes, constraints="layoutopt"):
 
     Returns
     -------
-    Region, or None
-        None where the graph has no convolution or pooling.
+    Region
     """
-    if not any(type(node.op) in SITE_OPS for node in fgraph.apply_nodes):
-        return None
     order = fgraph.toposort()
     sites = find_sites(order, shapes, constraints)
     choices = Choices(shapes, sites)

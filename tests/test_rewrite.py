@@ -17,6 +17,7 @@ from theano.tensor.opt import ShapeFeature
 from theano.tensor.signal.pool import Pool, pool_2d
 
 import layoutopt
+from layoutopt import optimizer
 from layoutopt.kernels import FilterActs, MaxPool, ToBC01, ToC01B, gpu_contiguous
 from layoutopt.optimizer import LayoutOptimizer
 
@@ -301,6 +302,26 @@ def test_no_compiler(monkeypatch):
     x, _ = images()
     f = theano.function([x], layer(x, weights(4, 3)), mode=theano.Mode(linker="py", optimizer="fast_run").including("layoutopt"))
     assert op_count(f, FilterActs) == 0
+    assert "no C++ compiler" in str(layoutopt.explain(f))
+
+
+def test_other_devices_are_left_alone(monkeypatch):
+    """Theano's GPU backend lifts its own convolutions; ours would fetch every value to the host."""
+    monkeypatch.setattr(optimizer, "standing_aside", lambda: "the kernels are for the CPU, and device is cuda")
+    x, _ = images()
+    f = theano.function([x], layer(x, weights(4, 3)), mode=FLAGGED)
+    assert op_count(f, FilterActs) == 0
+    assert "device is cuda" in str(layoutopt.explain(f))
+
+
+def test_report_goes_to_a_file_and_never_stops_the_program(tmp_path, monkeypatch, capsys):
+    x, _ = images()
+    for target in (tmp_path / "report.txt", tmp_path / "nowhere" / "report.txt"):
+        monkeypatch.setattr(theano.config.layoutopt, "report", str(target))
+        f = theano.function([x], layer(x, weights(4, 3)), mode=FLAGGED)
+        assert op_count(f, FilterActs) == 1
+    assert (tmp_path / "report.txt").read_text() == str(layoutopt.explain(f)) + "\n"
+    assert "no report in %s: No such file" % target in capsys.readouterr().err
 
 
 def test_copies_and_pickles_compute_the_same():
