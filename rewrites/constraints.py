@@ -11,9 +11,12 @@ WEIGHT_GRADIENT = "weight gradient"
 MAX_POOL = "max-pooling"
 MAX_POOL_GRADIENT = "max-pooling gradient"
 MAX_POOL_SECOND = "max-pooling second derivative"
+AVG_POOL = "average pooling"  # and sums
+AVG_POOL_GRADIENT = "average pooling gradient"
 
 CONVOLUTIONS = (FORWARD, IMAGE_GRADIENT, WEIGHT_GRADIENT)
-POOLS = (MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND)
+AVG_POOLS = (AVG_POOL, AVG_POOL_GRADIENT)
+POOLS = (MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND) + AVG_POOLS
 ALL = CONVOLUTIONS + POOLS
 
 
@@ -55,7 +58,6 @@ def _ours():
         Constraint(CONVOLUTIONS, ("unshared",), lambda u: not u, "unshared filters, the kernels share them"),
         Constraint(CONVOLUTIONS, ("spread",), lambda spread: not spread,
                    "images or filters spread over larger logical shapes, which the kernels cannot do"),
-        Constraint(POOLS, ("mode",), lambda mode: mode == "max", "mode is '{mode}', the kernels take the maximum"),
         Constraint(POOLS, ("rank", "pooled_axes"), lambda rank, axes: (rank, axes) == (4, 2),
                    "pooling over {pooled_axes} of {rank} axes, the kernels pool 2 of 4"),
         Constraint(POOLS, ("window", "stride", "pad"), lambda *pairs: True, ""),  # they must be constants
@@ -63,6 +65,8 @@ def _ours():
         Constraint(POOLS, ("window", "pad", "ceil_mode"),
                    lambda w, p, ceil: p == (0, 0) or (not ceil and p[0] < w[0] and p[1] < w[1]),
                    "pad {pad} with window {window}: Theano pads only with ignore_border=True and less than the window"),
+        Constraint((AVG_POOL_GRADIENT,), ("mode", "pad"), lambda mode, pad: mode != "average_exc_pad" or pad == (0, 0),
+                   "pad {pad} in mode '{mode}', of which Theano refuses the gradient"),
     )
 
 
@@ -86,6 +90,12 @@ def _original():
         Constraint(POOLS, ("window", "image"), lambda w, n: w[0] <= n[0], "window {window} exceeds image {image}"),
         Constraint((MAX_POOL_GRADIENT,), ("channels",), lambda c: c % 16 == 0,
                    "{channels} channels: the original's gradient takes multiples of 16, several filters a thread unchecked"),
+        Constraint((AVG_POOL_GRADIENT,), ("channels",), lambda c: c % 16 == 0,
+                   "{channels} channels: the original's gradient takes multiples of 16"),
+        Constraint(AVG_POOLS, ("mode",), lambda mode: mode != "sum",
+                   "mode is '{mode}': the original takes averages only"),
+        Constraint(AVG_POOLS, ("mode", "pad"), lambda mode, pad: mode == "average_exc_pad" or pad == (0, 0),
+                   "pad {pad} in mode '{mode}': the original counts the pixels inside the image"),
         Constraint((MAX_POOL_SECOND,), ("pooled_axes",), lambda n: False, "the original has no second derivative of pooling"),
     )
 

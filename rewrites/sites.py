@@ -1,4 +1,4 @@
-"""Convolutions and max-poolings in a graph: what they are, whether they qualify, and what they are in c01b.
+"""Convolutions and poolings in a graph: what they are, whether they qualify, and what they are in c01b.
 
 A `Site` is one such node with the facts that constraints and costs are computed from. `SITES` has a line per op: how to read
 it and how to build its replacement.
@@ -12,24 +12,27 @@ from theano.tensor import get_scalar_constant_value, stack
 from theano.tensor.nnet.abstract_conv import AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights
 from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import CorrMM, CorrMM_gradInputs, CorrMM_gradWeights
-from theano.tensor.signal.pool import DownsampleFactorMaxGradGrad, MaxPoolGrad as TheanoMaxPoolGrad, Pool
+from theano.tensor.signal.pool import (AveragePoolGrad, DownsampleFactorMaxGradGrad,
+                                        MaxPoolGrad as TheanoMaxPoolGrad, Pool)
 
+from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
 
-from .constraints import (FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND, WEIGHT_GRADIENT,
-                          Verdict, judge)
+from .constraints import (AVG_POOL, AVG_POOL_GRADIENT, FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT,
+                          MAX_POOL_SECOND, WEIGHT_GRADIENT, Verdict, judge)
 from .cost import ConvWork, PoolWork
-from .layout import BC01, C01B, bc01_order
+from .layout import BC01, C01B, EITHER, bc01_order
 from .versions import Choice, Version, as_written
 
 # The c01b ops themselves, met in code written for them: they are in their layout already.
 C01B_OPS = {FilterActs: FORWARD, ImageActs: IMAGE_GRADIENT, WeightActs: WEIGHT_GRADIENT, MaxPool: MAX_POOL,
-            MaxPoolGrad: MAX_POOL_GRADIENT, MaxPoolGradGrad: MAX_POOL_SECOND}
+            MaxPoolGrad: MAX_POOL_GRADIENT, MaxPoolGradGrad: MAX_POOL_SECOND, AvgPool: AVG_POOL,
+            AvgPoolGrad: AVG_POOL_GRADIENT}
 
 
 class Site(NamedTuple):
-    """A convolution or max-pooling node.
+    """A convolution or pooling node.
 
     kind : see `rewrites.constraints`.
     facts : what is known of it; sizes are None where they are not.
@@ -122,8 +125,37 @@ CONV_SITES = {
     CorrMM_gradInputs: ConvRoles(IMAGE_GRADIENT, "out", 0, 1, _with_scalars(_build_image_gradient)),
     ConvOp: ConvRoles(FORWARD, 0, 1, "out", _build_forward),
 }
-POOL_SITES = {Pool: (MAX_POOL, MaxPool, 1), TheanoMaxPoolGrad: (MAX_POOL_GRADIENT, MaxPoolGrad, 3),
-              DownsampleFactorMaxGradGrad: (MAX_POOL_SECOND, MaxPoolGradGrad, 3)}
+
+
+class PoolRoles(NamedTuple):
+    """What a pooling op is. Its tensors, which window, stride and pad follow, are needed in the layouts `needs`."""
+
+    kind: str
+    needs: tuple
+    build: Callable  # (mode, parameters, tensors, their layouts) -> the result in C01B
+
+
+def _build_max(op_class):
+    return lambda mode, parameters, tensors, layouts: op_class(**parameters)(*tensors)
+
+
+def _build_average(mode, parameters, tensors, layouts):
+    return AvgPool(mode=mode, **parameters)(*tensors)
+
+
+def _build_average_gradient(mode, parameters, tensors, layouts):
+    images, gradient = tensors  # of the images the size alone is read, whatever layout they are in
+    rows = 1 if layouts[0] == C01B else 2
+    return AvgPoolGrad(mode=mode, **parameters)(gradient, stack([Shape_i(rows)(images), Shape_i(rows + 1)(images)]))
+
+
+POOL_SITES = {
+    Pool: PoolRoles(MAX_POOL, (C01B,), _build_max(MaxPool)),
+    TheanoMaxPoolGrad: PoolRoles(MAX_POOL_GRADIENT, (C01B,) * 3, _build_max(MaxPoolGrad)),
+    DownsampleFactorMaxGradGrad: PoolRoles(MAX_POOL_SECOND, (C01B,) * 3, _build_max(MaxPoolGradGrad)),
+    AveragePoolGrad: PoolRoles(AVG_POOL_GRADIENT, (EITHER, C01B), _build_average_gradient),
+}
+AVERAGE = PoolRoles(AVG_POOL, (C01B,), _build_average)  # a Pool, too
 
 
 def read_site(node, shapes, constraints="layoutopt"):
@@ -139,7 +171,8 @@ def read_site(node, shapes, constraints="layoutopt"):
     if type(node.op) in CONV_SITES:
         return _conv_site(node, shapes, constraints, CONV_SITES[type(node.op)])
     if type(node.op) in POOL_SITES:
-        return _pool_site(node, shapes, constraints, *POOL_SITES[type(node.op)])
+        averages = type(node.op) is Pool and node.op.mode != "max"
+        return _pool_site(node, shapes, constraints, AVERAGE if averages else POOL_SITES[type(node.op)])
     if type(node.op) in C01B_OPS:
         verdict = Verdict(False, "written in c01b by the program")
         return Site(node, C01B_OPS[type(node.op)], {}, verdict, Choice(as_written(node)))
@@ -213,27 +246,30 @@ def _dtype(variables):
     return next((v.dtype for v in variables if v.dtype != "float32"), "float32")
 
 
-def _pool_site(node, shapes, constraints, kind, op_class, first_parameter):
-    op, x = node.op, node.inputs[0]
-    window, stride, pad = (_constant_pair(v) for v in node.inputs[first_parameter:])
+def _pool_site(node, shapes, constraints, roles):
+    op, x, tensors = node.op, node.inputs[0], len(roles.needs)
+    window, stride, pad = (_constant_pair(v) for v in node.inputs[tensors:])
     sizes = shapes.present(x)
-    facts = dict(dtype=_dtype(node.inputs[:first_parameter]), mode=op.mode, rank=x.ndim, pooled_axes=op.ndim, window=window,
+    facts = dict(dtype=_dtype(node.inputs[:tensors]), mode=op.mode, rank=x.ndim, pooled_axes=op.ndim, window=window,
                  stride=stride, pad=pad, ceil_mode=not op.ignore_border)
     facts.update(dict(batch=sizes[0], channels=sizes[1], image=_pair(sizes[2:])) if x.ndim == 4
                  else dict.fromkeys(("batch", "channels", "image")))
-    verdict = judge(kind, facts, constraints)
+    verdict = judge(roles.kind, facts, constraints)
     batch, *image = shapes.estimate(x)
     overlap = np.prod(window) / np.prod(stride) if window and stride else 1.0
-    work = PoolWork(kind, batch, int(np.prod(image)), overlap)
+    # An average is taken to cost what a maximum does.
+    priced_as = MAX_POOL if roles.kind in (MAX_POOL, AVG_POOL) else MAX_POOL_GRADIENT
+    work = PoolWork(priced_as, batch, int(np.prod(image)), overlap)
     c01b = None
     if verdict.qualifies:
-        def build(node, inputs, layouts):
-            start = tuple(-p for p in pad)
-            return [op_class(window, stride, start, ceil_mode=facts["ceil_mode"])(*inputs[:first_parameter])]
+        parameters = dict(ds=window, stride=stride, start=tuple(-p for p in pad), ceil_mode=facts["ceil_mode"])
 
-        needs = (C01B,) * first_parameter + (BC01,) * 3
-        c01b = Version(needs, (C01B,), shapes.machine.c01b_pool_seconds(work), build)
-    return Site(node, kind, facts, verdict, Choice(as_written(node, shapes.machine.stock_pool_seconds(work)), c01b))
+        def build(node, inputs, layouts):
+            return [roles.build(op.mode, parameters, inputs[:tensors], layouts[:tensors])]
+
+        c01b = Version(roles.needs + (BC01,) * 3, (C01B,), shapes.machine.c01b_pool_seconds(work), build)
+    return Site(node, roles.kind, facts, verdict,
+                Choice(as_written(node, shapes.machine.stock_pool_seconds(work)), c01b))
 
 
 def _constant_pair(variable):

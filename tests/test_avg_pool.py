@@ -11,7 +11,8 @@ import theano.tensor as T
 from hypothesis import given, settings, strategies as st
 from theano.tensor.signal import pool as stock
 
-from layoutopt.kernels import AvgPool, AvgPoolGrad
+import layoutopt
+from layoutopt.kernels import AvgPool, AvgPoolGrad, ToBC01, ToC01B
 from layoutopt.kernels.reference import avg_pool as reference
 from layoutopt.kernels.reference.avg_pool import MODES
 
@@ -192,6 +193,68 @@ def test_gradient_is_the_adjoint(parameters, mode):
     rounding = 2 * np.prod(pool.ds) * np.finfo("float32").eps
     np.testing.assert_allclose(compiled(pool)(x.astype("float32")), z, rtol=0, atol=rounding * abs(x).max())
     np.testing.assert_allclose(compiled(grad)(gz.astype("float32"), (9, 8)), gx, rtol=0, atol=rounding * abs(gz).max())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole networks, with the flag.
+
+BATCH = 32
+
+
+def trained(mode, sizes, flagged):
+    """(losses, train step) of a network in bc01: convolution, pooling, convolution, pooling, softmax."""
+    ignore_border, pad = sizes
+    rng = np.random.RandomState(0)
+    images, labels = T.ftensor4(), T.lvector()
+    first, second = (theano.shared((0.2 * rng.standard_normal(shape)).astype("float32"))
+                     for shape in ((16, 3, 5, 5), (16, 16, 3, 3)))
+    dense = theano.shared(np.zeros((16 * 4, 10), "float32"))
+
+    def scale(ds):
+        return np.float32(1 / np.prod(ds) if mode == "sum" else 1)
+
+    def pooled(x, ds, pad):
+        return stock.pool_2d(x, ds, ignore_border, (2, 2), pad, mode) * scale(ds)
+
+    h = pooled(T.nnet.relu(T.nnet.conv2d(images, first, (BATCH, 3, 20, 20), (16, 3, 5, 5))), (3, 2), pad)
+    h = pooled(T.tanh(T.nnet.conv2d(h, second)), (3, 3), (0, 0))
+    scores = T.nnet.softmax(T.dot(h[:, :, :2, :2].flatten(2), dense))
+    loss = T.nnet.categorical_crossentropy(scores, labels).mean()
+    weights = [first, second, dense]
+    updates = [(w, w - np.float32(0.5) * g) for w, g in zip(weights, T.grad(loss, weights))]
+    compiling = theano.compile.mode.get_default_mode()
+    compiling = compiling.including("layoutopt") if flagged else compiling.excluding("layoutopt")
+    step = theano.function([images, labels], loss, updates=updates, mode=compiling)
+    x, y = reals(rng, (BATCH, 3, 20, 20)), rng.randint(0, 10, BATCH)
+    return [float(step(x, y)) for _ in range(8)], step
+
+
+@pytest.mark.parametrize("mode, sizes", [("average_exc_pad", (False, (0, 0))), ("average_inc_pad", (True, (1, 1))),
+                                         ("sum", (True, (1, 0)))])
+def test_networks_train_without_conversions_of_activations(mode, sizes):
+    (stock_losses, _), (losses, step) = (trained(mode, sizes, flagged) for flagged in (False, True))
+    np.testing.assert_allclose(losses, stock_losses, rtol=1e-4)
+    assert losses[-1] < 0.9 * losses[0]
+    nodes = step.maker.fgraph.toposort()
+    pools = [type(node.op) for node in nodes if isinstance(node.op, (AvgPool, AvgPoolGrad))]
+    assert (pools.count(AvgPool), pools.count(AvgPoolGrad)) == (2, 2)
+    assert not any(isinstance(node.op, (stock.Pool, stock.AveragePoolGrad)) for node in nodes)
+    # The input; filters and their gradients are weights, not activations.
+    weights = {4 * 16 * 3 * 25, 4 * 16 * 16 * 9}
+    moved = [conversion.bytes for conversion in layoutopt.explain(step).record.conversions]
+    assert [size for size in moved if size not in weights] == [4 * BATCH * 3 * 20 * 20]
+    assert sum(isinstance(node.op, (ToC01B, ToBC01)) for node in nodes) == len(moved)
+
+
+def test_a_gradient_that_theano_refuses_stays_in_bc01():
+    """Forward in c01b or not: the gradient raises Theano's own error when it is run."""
+    x, w = T.ftensor4(), theano.shared(reals(np.random.RandomState(0), (16, 16, 3, 3)))
+    pooled = stock.pool_2d(T.nnet.conv2d(x, w), (2, 2), True, None, (1, 1), "average_exc_pad")
+    mode = theano.compile.mode.get_default_mode().including("layoutopt")
+    f = theano.function([x], T.grad(pooled.sum(), w), mode=mode)
+    assert any(isinstance(node.op, stock.AveragePoolGrad) for node in f.maker.fgraph.toposort())
+    with pytest.raises(ValueError, match="padding must be zero for average_exc_pad"):
+        f(zeros(16, 16, 9, 9))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

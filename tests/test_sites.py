@@ -20,13 +20,15 @@ from theano.tensor.nnet.abstract_conv import (AbstractConv2d, AbstractConv2d_gra
 from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import CorrMM, CorrMM_gradInputs, CorrMM_gradWeights
 from theano.tensor.opt import ShapeFeature
-from theano.tensor.signal.pool import AveragePoolGrad, DownsampleFactorMaxGradGrad, MaxPoolGrad, Pool
+from theano.tensor.signal.pool import AveragePoolGrad, DownsampleFactorMaxGradGrad, MaxPoolGrad, MaxPoolRop, Pool
 
+from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs, as_pad
 from layoutopt.kernels.pool import MaxPool as C01bMaxPool, MaxPoolGrad as C01bMaxPoolGrad, MaxPoolGradGrad
-from layoutopt.rewrites.constraints import (ALL, CONVOLUTIONS, FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT,
-                                            MAX_POOL_SECOND, POOLS, WEIGHT_GRADIENT, judge)
-from layoutopt.rewrites.layout import BC01, C01B, rotate
+from layoutopt.rewrites.constraints import (ALL, AVG_POOL, AVG_POOL_GRADIENT, AVG_POOLS, CONVOLUTIONS, FORWARD,
+                                            IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND, POOLS,
+                                            WEIGHT_GRADIENT, judge)
+from layoutopt.rewrites.layout import BC01, C01B, EITHER, rotate
 from layoutopt.rewrites.region import find_region
 from layoutopt.rewrites.shapes import ASSUMED, PRESENT, PROVEN, Assumed, Shapes
 from layoutopt.rewrites.sites import read_site
@@ -59,6 +61,12 @@ def pooling(kind, images=(8, 16, 9, 9), window=(2, 2), stride=None, pad=(0, 0), 
     if kind == MAX_POOL:
         return Pool(**parameters)(x, window, stride or window, pad).owner
     y = tt.TensorType(dtype, [size == 1 for size in images[:2]] + [False] * (len(images) - 2))()
+    if kind in AVG_POOLS:
+        parameters = dict(dict(mode="average_inc_pad"), **parameters)
+    if kind == AVG_POOL:
+        return Pool(**parameters)(x, window, stride or window, pad).owner
+    if kind == AVG_POOL_GRADIENT:
+        return AveragePoolGrad(**parameters)(x, y, window, stride or window, pad).owner
     if kind == MAX_POOL_SECOND:
         return DownsampleFactorMaxGradGrad(**parameters)(x, y, x, window, stride or window, pad).owner
     return MaxPoolGrad(**parameters)(x, y, y, window, stride or window, pad).owner
@@ -90,7 +98,8 @@ def rejected(site, *words):
 # Convolutions that qualify, and what becomes of them.
 
 C01B_CLASSES = {FORWARD: FilterActs, WEIGHT_GRADIENT: WeightActs, IMAGE_GRADIENT: ImageActs, MAX_POOL: C01bMaxPool,
-                MAX_POOL_GRADIENT: C01bMaxPoolGrad, MAX_POOL_SECOND: MaxPoolGradGrad}
+                MAX_POOL_GRADIENT: C01bMaxPoolGrad, MAX_POOL_SECOND: MaxPoolGradGrad,
+                AVG_POOL: AvgPool, AVG_POOL_GRADIENT: AvgPoolGrad}
 
 # border mode, and the pads of a filter of 3 x 2 as (top, bottom, left, right)
 BORDER_MODES = [
@@ -188,8 +197,7 @@ def test_unshared_filters_are_rejected():
 def test_what_is_no_site():
     x, y = tensor(UNKNOWN), tensor(UNKNOWN)
     cube = tt.TensorType("float32", [False] * 5)
-    nodes = [AbstractConv3d()(cube(), cube()), AveragePoolGrad(False, mode="average_inc_pad")(x, y, (2, 2)),
-             tt.nnet.relu(x), x.dimshuffle(1, 2, 3, 0)]
+    nodes = [AbstractConv3d()(cube(), cube()), MaxPoolRop()(x, y, (2, 2)), tt.nnet.relu(x), x.dimshuffle(1, 2, 3, 0)]
     assert [site_of(out.owner) for out in nodes] == [None] * len(nodes)
 
 
@@ -200,6 +208,8 @@ def test_what_is_no_site():
     lambda x: C01bMaxPool(2)(x),
     lambda x: C01bMaxPoolGrad(2)(x, x, x),
     lambda x: MaxPoolGradGrad(2)(x, x, x),
+    lambda x: AvgPool(2)(x),
+    lambda x: AvgPoolGrad(2)(x, (9, 9)),
 ])
 def test_c01b_ops_of_the_program_stay(make):
     site = site_of(make(tensor(UNKNOWN)).owner)
@@ -293,12 +303,12 @@ def test_conv_op_of_larger_logical_shapes_is_rejected(parameters):
     dict(images=(1, 1, 9, 9)),
 ])
 @pytest.mark.parametrize("kind", POOLS)
-def test_max_poolings_qualify_and_keep_their_parameters(kind, changes):
+def test_poolings_qualify_and_keep_their_parameters(kind, changes):
     site = site_of(pooling(kind, **changes))
     assert (site.kind, site.verdict) == (kind, (True, "fulfils every constraint of layoutopt"))
     window, pad = changes.get("window", (2, 2)), changes.get("pad", (0, 0))
-    tensors = 1 if kind == MAX_POOL else 3
-    assert (site.choice.c01b.needs, site.choice.c01b.gives) == ((C01B,) * tensors + (BC01,) * 3, (C01B,))
+    tensors = {MAX_POOL: (C01B,), AVG_POOL: (C01B,), AVG_POOL_GRADIENT: (EITHER, C01B)}.get(kind, (C01B,) * 3)
+    assert (site.choice.c01b.needs, site.choice.c01b.gives) == (tensors + (BC01,) * 3, (C01B,))
     op = c01b_op(site)
     assert (op.ds, op.stride, op.start) == (window, changes.get("stride", window), (-pad[0], -pad[1]))
     assert op.ceil_mode is not changes.get("ignore_border", True)
@@ -322,9 +332,16 @@ def test_poolings_beyond_the_kernels(kind, changes, words):
     rejected(site_of(pooling(kind, **changes)), *words)
 
 
+@pytest.mark.parametrize("pad", [(0, 0), (1, 1)])
 @pytest.mark.parametrize("mode", ["sum", "average_inc_pad", "average_exc_pad"])
-def test_other_poolings(mode):
-    rejected(site_of(pooling(MAX_POOL, mode=mode)), "mode is '%s'" % mode)
+@pytest.mark.parametrize("kind", AVG_POOLS)
+def test_averages_keep_their_mode(kind, mode, pad):
+    site = site_of(pooling(kind, mode=mode, pad=pad))
+    assert site.kind == kind
+    if (kind, mode, pad) == (AVG_POOL_GRADIENT, "average_exc_pad", (1, 1)):
+        rejected(site, "pad (1, 1)", "average_exc_pad", "Theano refuses")
+    else:
+        assert site.verdict.qualifies and c01b_op(site).mode == mode
 
 
 @pytest.mark.parametrize("kind", POOLS)
@@ -356,7 +373,7 @@ def channels(count):
 
 
 CORRELATIONS = (FORWARD, IMAGE_GRADIENT)
-ORIGINAL_POOLS = (MAX_POOL, MAX_POOL_GRADIENT)
+ORIGINAL_POOLS = (MAX_POOL, MAX_POOL_GRADIENT, AVG_POOL, AVG_POOL_GRADIENT)
 LIMITS = [
     (CONVOLUTIONS, dict(filters=(16, 4, 3, 3)), dict(filters=(16, 4, 3, 2)), ["filters of (3, 2)"]),
     (CONVOLUTIONS, dict(filters=(16, 4, 1, 1)), dict(filters=(16, 4, 1, 3)), ["filters of (1, 3)"]),
@@ -384,10 +401,12 @@ LIMITS = [
      ["window (10, 10)", "image (9, 9)"]),
     ((MAX_POOL_GRADIENT,), dict(images=(8, 32, 9, 9)), dict(images=(8, 8, 9, 9)), ["8 channels"]),
     ((MAX_POOL_GRADIENT,), dict(images=(8, 16, 9, 9)), dict(images=(8, 17, 9, 9)), ["17 channels"]),
+    ((AVG_POOL_GRADIENT,), dict(images=(8, 32, 9, 9)), dict(images=(8, 24, 9, 9)), ["24 channels"]),
+    (AVG_POOLS, dict(mode="average_exc_pad"), dict(mode="sum"), ["'sum'", "averages only"]),
+    (AVG_POOLS, dict(pad=(0, 0)), dict(pad=(1, 1)), ["pad (1, 1)", "average_inc_pad"]),
     # and what these kernels cannot do is out here, too
     (CONVOLUTIONS, dict(), dict(dtype="float64"), ["float64"]),
     (CONVOLUTIONS, dict(), dict(filter_dilation=(2, 2)), ["(2, 2)"]),
-    ((MAX_POOL,), dict(), dict(mode="sum"), ["'sum'"]),
 ]
 
 
@@ -413,6 +432,8 @@ def test_the_original_has_no_second_derivative_of_pooling():
     (MAX_POOL, dict(images=(8, 5, 9, 9))),
     (MAX_POOL, dict(pad=(1, 1))),
     (MAX_POOL, dict(ignore_border=False)),
+    (AVG_POOL, dict(mode="average_exc_pad", pad=(1, 1))),
+    (AVG_POOL, dict(ignore_border=False)),
 ])
 def test_what_the_original_kernels_do_not_mind(kind, changes):
     assert site_of(node_of(kind, **changes), "cuda_convnet").verdict.qualifies
