@@ -8,6 +8,7 @@ The training steps are optimized and neither compiled nor run: a network takes T
 import argparse
 import collections
 import contextlib
+import gc
 import os
 import sys
 import time
@@ -103,6 +104,7 @@ def optimize(network, flagged):
     mode = theano.Mode(Unlinked(), "fast_run")
     mode = mode.including("layoutopt") if flagged else mode.excluding("layoutopt")
     stopwatch = Stopwatch()
+    gc.collect()  # graphs are full of cycles: whoever comes next would pay for the last one's
     with contextlib.ExitStack() as watches:
         watches.enter_context(stopwatch.watch(optimizer.LayoutOptimizer, "apply"))
         watches.enter_context(stopwatch.watch(FunctionMaker, "__init__"))
