@@ -17,6 +17,7 @@ class Rewriter:
         self.layouts = dict(zip(region.nodes, plan.layouts))
         self.natural = {}  # old variable -> (layout, new variable), where they are not (BC01, the old variable)
         self.converted = {}  # old variable -> itself in the layout that is not its natural one
+        self.rebuilt = set()
         self.replaced = []
 
     def visit(self, node):
@@ -29,6 +30,7 @@ class Rewriter:
         outputs = [_with_flags(new, old.broadcastable if given == BC01 else rotate(old.broadcastable))
                    for old, new, given in zip(node.outputs, version.build(node, list(inputs), layouts), version.gives)]
         copy_stack_trace(node.outputs, outputs)
+        self.rebuilt.add(node)
         for old, new, given in zip(node.outputs, outputs, version.gives):
             if old.name and new.name is None and new.owner not in (None, node):
                 new.name = old.name
@@ -37,8 +39,10 @@ class Rewriter:
             self.replaced.append((node, outputs))
 
     def replacements(self):
-        """(old, new) pairs for all values whose producer was rebuilt, the new ones in bc01."""
-        return [(old, self.take(old, BC01)) for old in self.natural]
+        """(old, new) pairs, the new ones in bc01, for the values whose producer was rebuilt and that somebody else uses: the
+        old nodes between them go with their last user."""
+        return [(old, self.take(old, BC01)) for old in self.natural
+                if any(client == "output" or client not in self.rebuilt for client, _ in old.clients)]
 
     def take(self, variable, layout):
         """`variable` in this layout."""
