@@ -1,5 +1,7 @@
 """The main job: the LeNet of `examples/`, unedited, trained with and without the flag."""
+import gzip
 import os
+import pickle
 import sys
 
 import numpy as np
@@ -78,6 +80,16 @@ def test_report_names_every_site_and_its_place(trained):
     assert "lenet.py:" in text
     assert "100 x 20 x 12 x 12 images, 50 filters 5 x 5, pad 0, stride 1" in text
     assert "conversions: 0 before, 5 after" in text
+
+
+def test_digits_from_the_tutorials_pickle(tmp_path):
+    """mnist.pkl.gz: three pairs of images and labels, written by Python 2."""
+    sets = [(np.full((n, 4), value, "float32"), np.full(n, value)) for n, value in ((3, 1), (2, 2), (1, 3))]
+    with gzip.open(str(tmp_path / "mnist.pkl.gz"), "wb") as target:
+        pickle.dump(sets, target, protocol=2)
+    images, labels = digits.read_pickle(str(tmp_path / "mnist.pkl.gz"))
+    np.testing.assert_array_equal(labels, [1, 1, 1, 2, 2, 3])
+    np.testing.assert_array_equal(images, np.repeat(labels[:, None], 4, axis=1).astype("float32"))
 
 
 def test_digits_from_idx_files(tmp_path):
