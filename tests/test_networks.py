@@ -8,12 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import theano
-from theano.gof import Op
-from theano.gof.vm import VM_Linker
-from theano.tensor.elemwise import Elemwise
-from theano.tensor.nnet.corr import BaseCorrMM
-from theano.tensor.signal.pool import MaxPoolGrad, Pool
 
 import layoutopt
 from layoutopt.kernels import ToBC01, ToC01B
@@ -22,6 +16,7 @@ from layoutopt.rewrites.cost import Machine
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
 sys.path[:0] = [os.path.join(ROOT, "examples"), os.path.join(ROOT, "benchmarks")]
 
+from cheap_mode import few_compilations, mode  # noqa: E402, F401  (a fixture)
 from conversions import activation_conversions  # noqa: E402
 from demo import largest_difference  # noqa: E402
 from networks import NETWORKS  # noqa: E402
@@ -54,35 +49,10 @@ CONVERSIONS = {
 
 
 @pytest.fixture(autouse=True)
-def few_compilations(monkeypatch):
-    """What numpy can do runs in numpy: Theano would compile a module, a second or two, for each kind of each op.
-
-    Theano's convolutions and poolings run as C, as layoutopt's always do.
-    """
-
-    def as_c(self, node, *args, **kwargs):
-        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="c"))
-
-    def as_c_unless_numpy_has_it(self, node, *args, **kwargs):
-        in_numpy = self.nfunc_spec is not None and self.nfunc_spec[1] == len(node.inputs)
-        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="py" if in_numpy else "c"))
-
-    for op in (BaseCorrMM, Pool, MaxPoolGrad):
-        monkeypatch.setattr(op, "make_thunk", as_c)
-    monkeypatch.setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
-
-
-@pytest.fixture(autouse=True)
 def conversions_count(monkeypatch):
     for name, seconds in (("stock_conv_seconds", 1.0), ("stock_pool_seconds", 1.0), ("conversion_seconds", 1e-3)):
         assert hasattr(Machine, name)
         monkeypatch.setattr(Machine, name, lambda self, *work, seconds=seconds: seconds)
-
-
-def mode(flagged):
-    """Theano's optimizations but for fusion, whose results are kinds of their own, and in-place variants."""
-    chosen = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False), "fast_run").excluding("fusion", "inplace")
-    return chosen.including("layoutopt") if flagged else chosen.excluding("layoutopt")
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -17,9 +17,15 @@ from theano.tensor.shared_randomstreams import RandomStreams
 from theano.tensor.signal.pool import pool_2d
 
 from layoutopt.kernels import FilterActs, ImageActs, MaxPoolGradGrad, WeightActs
-from test_rewrite import BC01_OPS, FLAGGED, STOCK, check, conversions, images, layer, op_count, weights, whole
+from cheap_mode import few_compilations, mode  # noqa: F401  (a fixture)
+from test_rewrite import BC01_OPS, check as check_modes, conversions, images, layer, op_count, weights, whole
 
+STOCK, FLAGGED = mode(False), mode(True)
 SHAPE = (16, 4, 12, 12)
+
+
+def check(inputs, outputs, values, **kwargs):
+    return check_modes(inputs, outputs, values, modes=(STOCK, FLAGGED), **kwargs)
 
 
 def same(x, w, b=None):

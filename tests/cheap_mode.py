@@ -1,0 +1,34 @@
+"""Theano modes that compile little C, for tests of many different graphs."""
+import pytest
+import theano
+from theano.gof import Op
+from theano.gof.vm import VM_Linker
+from theano.tensor.elemwise import Elemwise
+from theano.tensor.nnet.conv import ConvOp
+from theano.tensor.nnet.corr import BaseCorrMM
+from theano.tensor.signal.pool import MaxPoolGrad, Pool
+
+
+@pytest.fixture(autouse=True)
+def few_compilations(monkeypatch):
+    """What numpy can do runs in numpy: Theano would compile a module, a second or two, for each kind of each op.
+
+    Theano's convolutions and poolings run as C, as layoutopt's always do.
+    """
+
+    def as_c(self, node, *args, **kwargs):
+        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="c"))
+
+    def as_c_unless_numpy_has_it(self, node, *args, **kwargs):
+        in_numpy = self.nfunc_spec is not None and self.nfunc_spec[1] == len(node.inputs)
+        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="py" if in_numpy else "c"))
+
+    for op in (BaseCorrMM, ConvOp, Pool, MaxPoolGrad):
+        monkeypatch.setattr(op, "make_thunk", as_c)
+    monkeypatch.setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
+
+
+def mode(flagged):
+    """Theano's optimizations but for fusion, whose results are kinds of their own, and in-place variants."""
+    chosen = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False), "fast_run").excluding("fusion", "inplace")
+    return chosen.including("layoutopt") if flagged else chosen.excluding("layoutopt")
