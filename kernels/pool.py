@@ -8,7 +8,6 @@ entered through ``cpu/pool_op.h``.
 Values are Theano's bit by bit, NaN and ties included, and so are gradients: of several equal maxima in a window each
 gets the full gradient. (cuda-convnet ignores NaN and loses what lies below -2e38.)
 """
-import numpy as np
 from theano.gof import Apply, ParamsType
 from theano.scalar import int64
 from theano.tensor import TensorType, patternbroadcast

@@ -211,12 +211,12 @@ def test_dropout(streams, drawn):
     x, value = images(SHAPE)
     w2 = weights(3, 5, name="w2")
     results = {}
-    for mode in (STOCK, FLAGGED):
+    for chosen in (STOCK, FLAGGED):
         h = same(x, weights(5, 4))
         mask = streams(seed=5).binomial(h.shape, p=0.5, dtype="float32")
         out = conv2d(h * mask * 2, w2)
-        f = theano.function([x], [out, mask] + T.grad(out.sum(), [w2]), mode=mode)
-        results[mode] = [f(value) for _ in range(2)]
+        f = theano.function([x], [out, mask] + T.grad(out.sum(), [w2]), mode=chosen)
+        results[chosen] = [f(value) for _ in range(2)]
     for expected, actual in zip(results[STOCK], results[FLAGGED]):
         for a, b in zip(expected, actual):
             np.testing.assert_array_equal(a, b)
