@@ -10,7 +10,7 @@ from theano.scalar import int64
 from theano.tensor import TensorType, cast, patternbroadcast
 
 from .base import as_c01b, as_output_shape
-from .pool import _LARGEST, _PARAMS, _PoolOp
+from .pool import _LARGEST, _PARAMS, _Pooling, _PoolOp
 from .reference import avg_pool as reference
 
 
@@ -56,7 +56,7 @@ class _AvgPoolOp(_PoolOp):
         return "if (c01b::%s_op(%s)) %s" % (self.kernel, arguments, sub["fail"])
 
 
-class AvgPool(_AvgPoolOp):
+class AvgPool(_Pooling, _AvgPoolOp):
     """Sum or average over each window of each channel and image.
 
     ``AvgPool(ds, stride)(x)``, or with all of the parameters that `_PoolOp` and `_AvgPoolOp` describe:
@@ -76,18 +76,10 @@ class AvgPool(_AvgPoolOp):
 
     kernel = "avg_pool"
 
-    def make_node(self, x):
-        x = as_c01b(self, "x", x)
-        return Apply(self, [x], [TensorType("float32", (x.broadcastable[0], False, False, x.broadcastable[3]))()])
-
     def perform(self, node, inputs, output_storage, params=None):
         x, = inputs
         grid = self.checked_grid(x.shape[1:3])
         output_storage[0][0] = reference.avg_pool(x, grid, self.ds, self.stride, self.start, self.mode)
-
-    def infer_shape(self, node, shapes):
-        channels, rows, columns, batch = shapes[0]
-        return [(channels,) + self.output_grid((rows, columns)) + (batch,)]
 
     def L_op(self, inputs, outputs, output_gradients):
         x, = inputs

@@ -114,7 +114,19 @@ class _PoolOp(C01bOp):
         return super().c_code_cache_version() + (1,)
 
 
-class MaxPool(_PoolOp):
+class _Pooling:
+    """What the poolings themselves share: one float32 image tensor (c, 0, 1, b) in, one value per window out."""
+
+    def make_node(self, x):
+        x = as_c01b(self, "x", x)
+        return Apply(self, [x], [TensorType("float32", (x.broadcastable[0], False, False, x.broadcastable[3]))()])
+
+    def infer_shape(self, node, shapes):
+        channels, rows, columns, batch = shapes[0]
+        return [(channels,) + self.output_grid((rows, columns)) + (batch,)]
+
+
+class MaxPool(_Pooling, _PoolOp):
     """Maximum over each window of each channel and image.
 
     ``MaxPool(ds, stride)(x)``, or with all of the parameters that `_PoolOp` describes:
@@ -134,17 +146,9 @@ class MaxPool(_PoolOp):
 
     kernel = "max_pool"
 
-    def make_node(self, x):
-        x = as_c01b(self, "x", x)
-        return Apply(self, [x], [TensorType("float32", (x.broadcastable[0], False, False, x.broadcastable[3]))()])
-
     def perform(self, node, inputs, output_storage, params=None):
         x, = inputs
         output_storage[0][0] = reference.max_pool(x, self.checked_grid(x.shape[1:3]), self.ds, self.stride, self.start)
-
-    def infer_shape(self, node, shapes):
-        channels, rows, columns, batch = shapes[0]
-        return [(channels,) + self.output_grid((rows, columns)) + (batch,)]
 
     def L_op(self, inputs, outputs, output_gradients):
         return [self.like(MaxPoolGrad)(inputs[0], outputs[0], output_gradients[0])]
