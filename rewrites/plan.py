@@ -2,12 +2,12 @@
 
 Every node with two versions is a vertex; the source side of the cut is bc01, the sink side c01b. What a node costs in
 either version hangs on the terminals. A value that is used in the layout it was not produced in is converted once, however
-many use it: for a value of producer p and conversion cost c,
+many use it: for a value of producer p, of cost c into c01b and d back into bc01,
 
     p --c--> a --inf--> u      for every user u that needs c01b when it is c01b itself,
-    u --inf--> b --c--> p      for every user u that needs bc01 when it is bc01 itself,
+    u --inf--> b --d--> p      for every user u that needs bc01 when it is bc01 itself,
 
-so that exactly one edge of cost c is cut when p and at least one user differ. By the theorem of Ford and Fulkerson (1956)
+so that exactly one edge of cost c or d is cut when p and at least one user differ. By the theorem of Ford and Fulkerson (1956)
 the cut is a proof of its own optimality: a flow of the same value exists. `solve` checks that they are equal.
 
 This file knows nothing of Theano; tests hold it against brute force on random problems.
@@ -30,14 +30,20 @@ class Value(NamedTuple):
 
     producer : (node, output), or None for inputs of the graph, which are in bc01.
     users : (node, input) pairs.
-    seconds : cost of converting the value once.
+    seconds : cost of converting the value once, from bc01 into c01b.
     wanted : the value is an output of the graph, which must be in bc01.
+    back : cost of converting it from c01b into bc01; None: the same.
     """
 
     producer: Optional[Tuple[int, int]]
     users: Tuple[Tuple[int, int], ...]
     seconds: float
     wanted: bool = False
+    back: Optional[float] = None
+
+    def conversion(self, layout):
+        """Seconds of the conversion into `layout`."""
+        return self.seconds if layout == C01B or self.back is None else self.back
 
 
 class PlanError(RuntimeError):
@@ -92,8 +98,8 @@ def ticks(seconds):
 def cost(problem, layouts):
     """What an assignment costs, by definition, in ticks: the nodes' versions and one conversion per mismatched value."""
     nodes = sum(ticks(choice.version(layout).seconds) for choice, layout in zip(problem.choices, layouts))
-    conversions = sum(ticks(value.seconds) for value in problem.values
-                      if needed(problem, value, layouts) - {given(problem, value, layouts)})
+    conversions = sum(ticks(value.conversion(layout)) for value in problem.values
+                      for layout in needed(problem, value, layouts) - {given(problem, value, layouts)})
     return nodes + conversions
 
 
@@ -160,14 +166,13 @@ def _add_value(network, problem, index, value):
             wants_c01b.add(node)
         if bc01 == BC01:
             wants_bc01.add(SOURCE if c01b in (BC01, None) else node)
-    capacity = ticks(value.seconds)
     if wants_c01b:
         shared = _shared_vertex(wants_c01b, ("a", index))
-        _add_edge(network, producer, shared, capacity)
+        _add_edge(network, producer, shared, ticks(value.conversion(C01B)))
         network.add_edges_from((shared, user) for user in wants_c01b - {shared})
     if producer != SOURCE and wants_bc01:
         shared = _shared_vertex(wants_bc01, ("b", index))
-        _add_edge(network, shared, producer, capacity)
+        _add_edge(network, shared, producer, ticks(value.conversion(BC01)))
         network.add_edges_from((user, shared) for user in wants_bc01 - {shared})
 
 

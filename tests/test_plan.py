@@ -29,7 +29,8 @@ def problems(draw, most_nodes=8):
             users[value].append((node, index))
         produced += [(node, output) for output in range(n_outputs)]
         users += [[] for _ in range(n_outputs)]
-    values = [Value(producer, tuple(using), draw(SECONDS), draw(st.booleans())) for producer, using in zip(produced, users)]
+    values = [Value(producer, tuple(using), draw(SECONDS), draw(st.booleans()), draw(st.none() | SECONDS))
+              for producer, using in zip(produced, users)]
     return Problem(choices, values)
 
 
@@ -99,6 +100,13 @@ def test_a_value_used_many_times_is_converted_once():
     values = [Value(None, ((0, 0), (1, 0)), 3.0), Value((0, 0), (), 0.0, True), Value((1, 0), (), 0.0, True)]
     assert solve(Problem(choices, values)).layouts == [C01B, C01B]
     assert solve(Problem(choices[:1], [values[0]._replace(users=((0, 0),)), values[1]])).layouts == [BC01]
+
+
+def test_either_direction_has_its_price():
+    """Into c01b for 1 and back for 3: a gain of 5 pays, one of 3 does not."""
+    for gain, layout in ((5.0, C01B), (3.0, BC01)):
+        values = [Value(None, ((0, 0),), 1.0, back=100.0), Value((0, 0), (), 100.0, True, back=3.0)]
+        assert solve(Problem([carrier(bc01=gain)], values)).layouts == [layout]
 
 
 def test_without_choices_the_plan_is_empty():
