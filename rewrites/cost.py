@@ -15,6 +15,7 @@ import theano
 from layoutopt.kernels import base
 
 from .constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, WEIGHT_GRADIENT
+from .layout import BC01, C01B
 
 # Theano's CorrMM: per image a gathering of columns (im2col) and a matrix product.
 STOCK_IMAGE = 0.55e-6  # seconds an image takes besides
@@ -42,8 +43,12 @@ STOCK_POOL_GRADIENT_FITS = 600e3  # bytes of images
 C01B_POOL, C01B_POOL_OVERLAP = 0.04e-9, 0.05e-9
 C01B_POOL_GRADIENT, C01B_POOL_GRADIENT_OVERLAP = 0.10e-9, 0.20e-9
 
-# Shares of a core's bandwidth.
-CONVERSION_SHARE = 0.6  # ToC01B, ToBC01 on full tiles
+# Conversions of full vectors, as a share of a core's bandwidth. Images that fill no vector: seconds per pixel and core,
+# however many they are; into c01b more where the target goes around the caches (kernels/cpu/transpose.h), in parts of lines.
+CONVERSION_SHARE = 0.9
+REST_TO_C01B, REST_STREAMED, REST_TO_BC01 = 4.5e-9, 9.5e-9, 1.7e-9
+STREAMED = 2 << 20  # bytes
+# Of a core's bandwidth.
 STRIDED_COPY_SHARE = 0.15  # numpy's copy of a transposed view, on one core
 
 MEASURED_LANES = 16  # the vectors' width when the constants were measured
@@ -234,8 +239,8 @@ class Machine(NamedTuple):
 
     # ---- conversions
 
-    def conversion_seconds(self, size, batch=128):
-        """ToC01B or ToBC01: reads and writes `size` bytes once, in tiles as wide as a vector.
+    def conversion_seconds(self, size, batch=128, to=C01B):
+        """ToC01B or ToBC01: reads and writes `size` bytes once, by vectors of images and what is left of them.
 
         Parameters
         ----------
@@ -243,11 +248,16 @@ class Machine(NamedTuple):
             Bytes.
         batch : int
             The axis that moves; where it is 1, the conversion is a plain copy.
+        to : {C01B, BC01}
         """
-        if batch == 1:
+        if batch <= 1:
             return self.call + 2 * size / (2 * self.core_bandwidth * self.speeds.conversion)
-        tiles = 2 * size * self.padding(batch) / (self.core_bandwidth * self.threads * CONVERSION_SHARE)
-        return self.call + max(tiles, self._memory(2 * size)) / self.speeds.conversion
+        rest = batch % self.lanes
+        seconds = 2 * size * (1 - rest / batch) / (self.core_bandwidth * CONVERSION_SHARE)
+        if rest:
+            pixel = REST_TO_BC01 if to == BC01 else REST_TO_C01B if size < STREAMED else REST_STREAMED
+            seconds += pixel * size / (4 * batch)
+        return self.call + max(seconds / self.threads, self._memory(2 * size)) / self.speeds.conversion
 
     def strided_copy_seconds(self, size):
         """numpy's copy of a transposed view."""

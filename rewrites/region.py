@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple
 from theano.gof import Apply, Constant
 
 from .carriers import choice_of
-from .layout import BC01
+from .layout import BC01, C01B
 from .plan import Problem, Value
 from .sites import C01B_OPS, CONV_SITES, POOL_SITES, Site, read_site
 from .versions import Choice, fixed
@@ -123,4 +123,5 @@ def _value(variable, number, choices, shapes):
             users.append((number[client], index))
         elif client == "output" or choices[client].bc01.needs[index] == BC01:
             wanted = True
-    return Value(producer, tuple(users), shapes.conversion_seconds(variable), wanted)
+    return Value(producer, tuple(users), shapes.conversion_seconds(variable, C01B), wanted,
+                 shapes.conversion_seconds(variable, BC01))

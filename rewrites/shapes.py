@@ -26,6 +26,7 @@ from theano.tensor.opt import MakeVector
 from theano.tensor.subtensor import IncSubtensor, Subtensor
 
 from .cost import Machine
+from .layout import C01B, is_view
 
 PROVEN, PRESENT, ASSUMED = 0, 1, 2
 
@@ -119,9 +120,11 @@ class Shapes:
         """Size of a value's data, estimated."""
         return int(np.prod(self.estimate(variable), dtype=np.int64)) * np.dtype(variable.dtype).itemsize
 
-    def conversion_seconds(self, variable):
-        """Predicted time of one conversion of this value between the layouts."""
-        return self.machine.conversion_seconds(self.bytes(variable), self.estimate(variable)[0])
+    def conversion_seconds(self, variable, to=C01B):
+        """Predicted time of one conversion of this value, in either layout, into the other one, `to`."""
+        if is_view(variable.broadcastable):
+            return 0.0
+        return self.machine.conversion_seconds(self.bytes(variable), self.estimate(variable)[0], to)
 
     def strided_copy_seconds(self, variable):
         """Predicted time of numpy's copy of a transposed view of this value."""

@@ -20,6 +20,7 @@ from layoutopt.__main__ import main
 from layoutopt.kernels import FilterActs
 from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT
 from layoutopt.rewrites.cost import ConvWork, Machine, PoolWork, Speeds
+from layoutopt.rewrites.layout import BC01, C01B
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.region import find_region
 from layoutopt.rewrites.shapes import Assumed, Shapes
@@ -65,7 +66,8 @@ def test_more_pixels_take_longer(machine, kind, batch, pixels):
                  PoolWork(kind, batch, pixels, overlap=2.25)):
         assert no_faster(machine.stock_pool_seconds, base, more)
         assert no_faster(machine.c01b_pool_seconds, base, more)
-    assert no_faster(lambda size: machine.conversion_seconds(size, batch), 4 * pixels, 8 * pixels)
+    for to in (C01B, BC01):
+        assert no_faster(lambda size: machine.conversion_seconds(size, batch, to), 4 * pixels, 8 * pixels)
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
@@ -134,8 +136,9 @@ def test_plans_flip_where_the_model_says(batch, threads):
     machine = Machine(threads=threads, images_at_once=threads, product_threads=threads)
     work = conv_work(FORWARD, batch, 16, 12, 32, 5)
     stock, ours = machine.stock_conv_seconds(work), machine.c01b_conv_seconds(work)
-    for size, rows in ((4 * batch * 16 * 12 ** 2, batch), (4 * 32 * 16 * 5 ** 2, 32), (4 * batch * 32 * 8 ** 2, batch)):
-        ours += machine.conversion_seconds(size, rows)
+    for size, rows, to in ((4 * batch * 16 * 12 ** 2, batch, C01B), (4 * 32 * 16 * 5 ** 2, 32, C01B),
+                           (4 * batch * 32 * 8 ** 2, batch, BC01)):
+        ours += machine.conversion_seconds(size, rows, to)
     plan = planned(machine, batch)
     assert plan.pays == (ours < stock)
     if plan.layouts:  # else nothing gains from c01b, conversions aside
