@@ -3,16 +3,10 @@
     python -m layoutopt calibrate
 
 A dozen small programs run in either layout; how much faster or slower they are than `rewrites.cost` says goes into a
-`Machine`, which is kept in a file of the user's cache directory: $LAYOUTOPT_CACHE, else $XDG_CACHE_HOME/layoutopt, else
-~/.cache/layoutopt. Each processor, count of threads, vector width and version of this package has its own file.
+`Machine`, which is kept in a file (`layoutopt.kept`). Each processor, count of threads, vector width and version of this
+package has its own.
 """
-import contextlib
-import hashlib
-import json
-import logging
 import math
-import os
-import tempfile
 import time
 
 import numpy as np
@@ -28,9 +22,8 @@ from layoutopt.kernels.relayout import to_c01b
 from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT
 from layoutopt.rewrites.cost import SPEED_OF, ConvWork, Machine, PoolWork, Speeds, cpu
 
+from . import kept
 from .runtime import keep_memory
-
-logger = logging.getLogger("layoutopt")
 
 # (channels, rows and columns, filters, filter size, stride, pad): shallow, deep, 1 x 1; and the last, which is bound by
 # nothing but multiply-adds: at full vectors it runs at PEAK_SHARE of a core's peak (measured).
@@ -38,19 +31,8 @@ LAYERS = ((1, 28, 20, 5, 1, 0), (20, 12, 50, 5, 1, 0), (256, 14, 64, 1, 1, 0), (
 PEAK_SHARE = 0.93
 POOLS = ((20, 24, 2), (64, 12, 2))  # (channels, rows and columns, window and stride)
 
-_told = set()
-
 
 # ---- where it is kept
-
-
-def cache_folder():
-    """The folder of the files."""
-    chosen = os.environ.get("LAYOUTOPT_CACHE")
-    if chosen:
-        return chosen
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "layoutopt")
 
 
 def key_of(machine):
@@ -60,8 +42,7 @@ def key_of(machine):
 
 
 def path_of(key, folder=None):
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return os.path.join(folder or cache_folder(), "machine-%s.json" % digest[:12])
+    return kept.path_of("machine", key, folder)
 
 
 def save(machine, folder=None):
@@ -71,7 +52,7 @@ def save(machine, folder=None):
     ----------
     machine : Machine
     folder : str, optional
-        By default `cache_folder()`.
+        By default `kept.cache_folder()`.
 
     Returns
     -------
@@ -79,24 +60,8 @@ def save(machine, folder=None):
         The file; None where it cannot be written, which is logged.
     """
     key = key_of(machine)
-    path = path_of(key, folder)
     content = dict(key=key, machine=dict(machine._asdict(), speeds=machine.speeds._asdict()))
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Another process may read or write it meanwhile: it sees the old file or the new one.
-        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path), suffix=".tmp", delete=False) as file:
-            try:
-                json.dump(content, file, indent=1)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(file.name)
-                raise
-    except OSError as error:
-        logger.warning("layoutopt: the calibration is not kept: %s", error)
-        return None
-    return path
+    return kept.write(path_of(key, folder), content, "calibration")
 
 
 def load(default, folder=None):
@@ -106,7 +71,7 @@ def load(default, folder=None):
     ----------
     default : Machine
     folder : str, optional
-        By default `cache_folder()`.
+        By default `kept.cache_folder()`.
 
     Returns
     -------
@@ -114,20 +79,7 @@ def load(default, folder=None):
         `default` where nothing was measured; and where the file makes no sense, which is logged once.
     """
     key = key_of(default)
-    path = path_of(key, folder)
-    try:
-        with open(path) as file:
-            content = json.load(file)
-        if content["key"] != key:
-            raise ValueError("it belongs to %s" % content["key"])
-        return _machine(content["machine"])
-    except FileNotFoundError:
-        return default
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if path not in _told:
-            _told.add(path)
-            logger.warning("layoutopt: calibration %s is not used: %s", path, error)
-        return default
+    return kept.read(path_of(key, folder), key, "calibration", lambda content: _machine(content["machine"])) or default
 
 
 def _machine(fields):
@@ -291,7 +243,7 @@ def _measure_peaks(machine, layer, budget):
 def add_arguments(parser):
     parser.add_argument("--batch", type=int, default=32, help="images in each program (32)")
     parser.add_argument("--seconds", type=float, default=0.2, help="how long each program is repeated (0.2)")
-    parser.add_argument("--folder", help="where to keep the result (default: %s)" % cache_folder())
+    parser.add_argument("--folder", help="where to keep the result (default: %s)" % kept.cache_folder())
 
 
 def _progress(programs):

@@ -15,7 +15,7 @@ from theano.tensor.nnet import conv2d
 from theano.tensor.opt import ShapeFeature
 
 import layoutopt
-from layoutopt import calibrate
+from layoutopt import calibrate, kept
 from layoutopt.__main__ import main
 from layoutopt.kernels import FilterActs
 from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT
@@ -217,15 +217,15 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, caplog, default):
     assert calibrate.load(default, folder) == default
 
 
-def test_where_calibrations_are(monkeypatch, tmp_path):
+def test_where_measurements_are(monkeypatch, tmp_path):
     monkeypatch.setenv("LAYOUTOPT_CACHE", "/chosen")
-    assert calibrate.cache_folder() == "/chosen"
+    assert kept.cache_folder() == "/chosen"
     monkeypatch.delenv("LAYOUTOPT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert calibrate.cache_folder() == "/xdg/layoutopt"
+    assert kept.cache_folder() == "/xdg/layoutopt"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
-    assert calibrate.cache_folder() == "/home/someone/.cache/layoutopt"
+    assert kept.cache_folder() == "/home/someone/.cache/layoutopt"
 
 
 def test_the_optimizer_plans_with_the_calibration(monkeypatch, tmp_path):

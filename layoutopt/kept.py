@@ -1,0 +1,96 @@
+"""Small files that outlive the process: measurements, each with the key that it is valid for.
+
+They are in $LAYOUTOPT_CACHE, else $XDG_CACHE_HOME/layoutopt, else ~/.cache/layoutopt. A file is replaced whole, so that whoever
+reads it meanwhile sees the old one or the new one. One that makes no sense is as good as none, which is said once; so is a
+folder that cannot be written.
+"""
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+
+logger = logging.getLogger("layoutopt")
+
+_told = set()
+
+
+def cache_folder():
+    """The folder of the files."""
+    chosen = os.environ.get("LAYOUTOPT_CACHE")
+    if chosen:
+        return chosen
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "layoutopt")
+
+
+def path_of(kind, key, folder=None):
+    """The file of this kind with this key, which is plain data."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return os.path.join(folder or cache_folder(), "%s-%s.json" % (kind, digest[:16]))
+
+
+def write(path, content, what):
+    """Write `content` as JSON.
+
+    Parameters
+    ----------
+    what : str
+        What it is called in the sentence that says why it is not kept.
+
+    Returns
+    -------
+    str, or None
+        The path; None where it cannot be written.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path), suffix=".tmp", delete=False) as file:
+            try:
+                json.dump(content, file, indent=1)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(file.name)
+                raise
+    except OSError as error:
+        say_once(os.path.dirname(path), "layoutopt: the %s is not kept: %s", what, error)
+        return None
+    return path
+
+
+def read(path, key, what, understand):
+    """What `understand` makes of the content of a file.
+
+    Parameters
+    ----------
+    key : plain data
+        What the file must be valid for, its own field ``key``.
+    understand : callable
+        Takes the content, a dictionary; raises ValueError, KeyError, TypeError or AttributeError where it makes no sense.
+
+    Returns
+    -------
+    object, or None
+        None where there is no such file, or none of use.
+    """
+    try:
+        with open(path) as file:
+            content = json.load(file)
+        if content["key"] != json.loads(json.dumps(key)):  # a tuple comes back as a list
+            raise ValueError("it belongs to %s" % content["key"])
+        return understand(content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        say_once(path, "layoutopt: %s %s is not used: %s", what, path, error)
+        return None
+
+
+def say_once(subject, message, *values):
+    """Log a warning about `subject`, unless there was one already."""
+    if subject not in _told:
+        _told.add(subject)
+        logger.warning(message, *values)
