@@ -1,7 +1,13 @@
-"""Reshapes that leave the first axis alone, flatten(2) above all: in c01b they reshape what precedes the batch."""
+"""Reshapes that leave the first axis alone, flatten(2) above all: in c01b they reshape what precedes the batch.
+
+Most do so provably. Where a program names a number of images, or writes -1, only the sizes at hand may say so; then an op
+serves that is right in either case, and fast in this one.
+"""
 import numpy as np
 from theano.tensor import Constant, Reshape, as_tensor_variable
 from theano.tensor.opt import MakeVector
+
+from layoutopt.kernels.reshape import ReshapeC01B
 
 from ..layout import rotate
 from ..shapes import PROVEN
@@ -41,14 +47,29 @@ def keeps_first_axis(node, shapes):
     return before is not None and before == shapes.axis_origin(out, 0)
 
 
+def seems_to_keep_it(node, shapes):
+    """Whether axis 0 keeps its size by what is known of the present sizes: of all the others, or of itself."""
+    before, after = shapes.present(node.inputs[0]), shapes.present(node.outputs[0])
+    if None not in before[1:] + after[1:]:
+        return np.prod(before[1:]) == np.prod(after[1:])
+    return before[0] is not None and before[0] == after[0]
+
+
 @carries(Reshape)
 def reshape(node, shapes):
-    """Row-major order within an image is the same before and after; so is the batch, if its size provably is."""
+    """Row-major order within an image is the same before and after; so is the batch, if its size is."""
     ndim = node.outputs[0].ndim
-    if node.inputs[0].ndim < 2 or ndim < 2 or not keeps_first_axis(node, shapes):
+    if node.inputs[0].ndim < 2 or ndim < 2:
         return None
 
     def build(node, inputs, layouts):
         return [Reshape(ndim)(inputs[0], rotated_shape(inputs[1], ndim))]
 
+    def build_careful(node, inputs, layouts):
+        return [ReshapeC01B(rotate(node.outputs[0].broadcastable))(*inputs)]
+
+    if not keeps_first_axis(node, shapes):
+        if not seems_to_keep_it(node, shapes):
+            return None
+        build = build_careful
     return Choice(as_written(node), Version((C01B, BC01), (C01B,), build=build))
