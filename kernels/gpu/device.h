@@ -110,7 +110,7 @@ inline GpuKernel* built(const Device& device, const Program& program, const std:
     static std::map<std::pair<gpucontext*, std::string>, GpuKernel>& kernels =
         *new std::map<std::pair<gpucontext*, std::string>, GpuKernel>();  // never destroyed: the context may go first
     std::string key = program.defines + "\n" + program.name;
-    std::vector<const char*> texts{program.defines.c_str()};
+    std::vector<const char*> texts{"#include \"cluda.h\"\n", program.defines.c_str()};  // the dialect, which libgpuarray has
     for (const char* file : program.files) {
         key += std::string("\n") + file;
         texts.push_back(source(file));

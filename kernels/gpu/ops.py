@@ -1,0 +1,130 @@
+"""The GPU ops: for each, the host op that it is, and the C++ that computes it."""
+from .. import avg_pool, conv, pool, relayout
+from .base import GpuC01bOp
+
+__all__ = ["GPU_OPS", "GpuAvgPool", "GpuAvgPoolGrad", "GpuFilterActs", "GpuImageActs", "GpuMaxPool", "GpuMaxPoolGrad",
+           "GpuMaxPoolGradGrad", "GpuToBC01", "GpuToC01B", "GpuWeightActs"]
+
+
+class _GpuConv(GpuC01bOp):
+    """What the convolutions share.
+
+    Parameters
+    ----------
+    host : FilterActs, ImageActs or WeightActs
+    tf32 : bool
+        Allow products of single TF32 numbers (10 bits) where the GPU has them.
+    split : int
+        Output positions per partial sum of a weight gradient; 0: as many as is fast; -1: all. Fewer where `workspace` is
+        too small for so many sums.
+    workspace : int
+        Bytes of scratch memory that a call may take.
+    """
+
+    __props__ = GpuC01bOp.__props__ + ("tf32", "split", "workspace")
+    arrays = 2
+    headers = ("conv_entries.h",)
+    sources = ("correlate.cluda", "weight_acts.cluda", "sum_partials.cluda", "cuda/*.cuh")
+
+    def __init__(self, host, tf32=False, split=0, workspace=2 ** 28):
+        super().__init__(host)
+        self.tf32, self.split, self.workspace = bool(tf32), int(split), int(workspace)
+
+    @classmethod
+    def _fields(cls):
+        return super()._fields() + ("tf32", "split", "workspace")
+
+    def _own_params(self):
+        return dict(tf32=int(self.tf32), split=self.split, workspace=self.workspace)
+
+    def c_arguments(self, node, inputs, outputs, params):
+        shape = inputs[2] if len(inputs) == 3 else "nullptr"
+        return [*inputs[:2], shape, *("&" + output for output in outputs), params]
+
+    def flops(self, inputs, outputs):
+        """Floating-point operations, from the shapes of inputs and outputs (Theano's profiler)."""
+        return self.host.flops(inputs, outputs)
+
+
+class GpuFilterActs(_GpuConv):
+    host_class = conv.FilterActs
+    entry = "filter_acts"
+
+
+class GpuImageActs(_GpuConv):
+    host_class = conv.ImageActs
+    entry = "image_acts"
+
+
+class GpuWeightActs(_GpuConv):
+    host_class = conv.WeightActs
+    entry = "weight_acts"
+
+    def __call__(self, *inputs, **kwargs):
+        kwargs["return_list"] = True  # as the host op
+        return super().__call__(*inputs, **kwargs)
+
+    def c_arguments(self, node, inputs, outputs, params):
+        partials = [] if len(outputs) == 2 else ["nullptr"]
+        arguments = super().c_arguments(node, inputs, outputs, params)
+        return arguments[:-1] + partials + arguments[-1:]
+
+
+class _GpuPool(GpuC01bOp):
+    headers = ("pool_entries.h",)
+    sources = ("pool.cluda",)
+    parameters = ("c01b::pool_params(%s)", "%s->context")
+
+    def c_arguments(self, node, inputs, outputs, params):
+        return [*inputs, "&" + outputs[0], *(parameter % params for parameter in self.parameters)]
+
+
+class GpuMaxPool(_GpuPool):
+    host_class = pool.MaxPool
+    entry = "max_pool"
+
+
+class GpuMaxPoolGrad(_GpuPool):
+    host_class = pool.MaxPoolGrad
+    entry = "max_pool_grad"
+    arrays = 3
+
+
+class GpuMaxPoolGradGrad(_GpuPool):
+    host_class = pool.MaxPoolGradGrad
+    entry = "max_pool_grad_grad"
+    arrays = 3
+
+
+class GpuAvgPool(_GpuPool):
+    host_class = avg_pool.AvgPool
+    entry = "avg_pool"
+    parameters = _GpuPool.parameters + ("c01b::averaging(%s)",)
+
+
+class GpuAvgPoolGrad(_GpuPool):
+    host_class = avg_pool.AvgPoolGrad
+    entry = "avg_pool_grad"
+    parameters = _GpuPool.parameters + ("c01b::averaging(%s)",)
+
+
+class _GpuRelayout(GpuC01bOp):
+    headers = ("relayout_entries.h",)
+    sources = ("relayout.cluda",)
+    entry = "relayout"
+
+    def c_arguments(self, node, inputs, outputs, params):
+        split = self.host.split(node.inputs[0].ndim)
+        return ['"%s"' % self.host_class.__name__, inputs[0], str(split), "&" + outputs[0], params + "->context"]
+
+
+class GpuToC01B(_GpuRelayout):
+    host_class = relayout.ToC01B
+
+
+class GpuToBC01(_GpuRelayout):
+    host_class = relayout.ToBC01
+
+
+GPU_OPS = {op.host_class: op for op in (GpuFilterActs, GpuImageActs, GpuWeightActs, GpuMaxPool, GpuMaxPoolGrad,
+                                        GpuMaxPoolGradGrad, GpuAvgPool, GpuAvgPoolGrad, GpuToC01B, GpuToBC01)}
