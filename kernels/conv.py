@@ -1,14 +1,14 @@
 """FilterActs, ImageActs and WeightActs: convolution and its two adjoints on tensors in c01b order.
 
 The ops of Krizhevsky's cuda-convnet (2012), under the names and arguments of pylearn2's wrappers, without their limits:
-any channels, filters, batch and rectangle, two strides, four pads. Their meaning is `kernels.reference.conv`; the C++
+any channels, filters, batch and rectangle, two strides, four pads, groups. Their meaning is `kernels.reference.conv`; the C++
 is in ``cpu/filter_acts.h``, ``cpu/image_acts.h`` and ``cpu/weight_acts.h``, entered through ``cpu/conv_op.h``.
 
 Two geometries, by ``ceil_mode``. True is cuda-convnet's: the output count is rounded up, a last window may hang over
 the padded border, and wherever the count is given (``output_shape``, the shape of `hid`), any from the rounded-down one
 upwards will do. False is Theano's: rounded down, and nothing else is accepted, so that the three ops are
-AbstractConv2d, AbstractConv2d_gradInputs and AbstractConv2d_gradWeights for every border mode, subsample and
-filter_flip.
+AbstractConv2d, AbstractConv2d_gradInputs and AbstractConv2d_gradWeights for every border mode, subsample, filter_flip
+and num_groups.
 
 Each op is linear in each of its two tensors, and each gradient is another of the three: derivatives of any order exist.
 """
@@ -27,7 +27,8 @@ _NAMED_PADS = {"valid": ((0, 0), (0, 0)), "half": "half", "full": "full"}
 _RUN_TIME_PADS = {"half": ((HALF, HALF), (HALF, HALF)), "full": ((FULL, FULL), (FULL, FULL))}
 
 # What the C++ code is told at run time, all as int64: see conv_params in cpu/conv_op.h.
-_PARAMS = ("stride_y", "stride_x", "pad_top", "pad_bottom", "pad_left", "pad_right", "flip", "ceil_mode", "partial_sum")
+_PARAMS = ("stride_y", "stride_x", "pad_top", "pad_bottom", "pad_left", "pad_right", "flip", "ceil_mode", "partial_sum",
+           "groups")
 
 # Larger parameters could overflow an index, and no image is that large.
 _LARGEST = 2 ** 31 - 1
@@ -37,6 +38,12 @@ def _within(name, pair):
     if max(pair) > _LARGEST:
         raise ValueError("%s must be at most %d, got %r" % (name, _LARGEST, pair))
     return pair
+
+
+def _as_integer(name, value, kind="an integer"):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError("%s must be %s, got %r" % (name, kind, value))
+    return int(value)
 
 
 def as_pad(value):
@@ -106,6 +113,9 @@ class _ConvOp(C01bOp):
         Read the filters backwards: convolution in the mathematical sense, without a flipped copy.
     ceil_mode : bool
         The geometry; see the module's docstring.
+    groups : int
+        Channels and filters are cut into so many runs of equal length, and a run of filters sees only the run of
+        channels with the same number: filters are (channels / groups, rows, columns, filters).
     openmp : bool, optional
         See `C01bOp`.
 
@@ -114,38 +124,42 @@ class _ConvOp(C01bOp):
     pad : ((int, int), (int, int)), 'half' or 'full'
     stride : (int, int)
     partial_sum : int or None
+    groups : int
 
     Raises
     ------
     TypeError
         Where a number is not an integer.
     ValueError
-        For a negative pad, a stride below 1, or an unknown name.
+        For a negative pad, a stride or groups below 1, or an unknown name.
     """
 
-    __props__ = ("pad", "stride", "flip", "ceil_mode")
+    __props__ = ("pad", "stride", "flip", "ceil_mode", "groups")
     params_type = ParamsType(**dict.fromkeys(_PARAMS, int64))
 
-    def __init__(self, pad=0, partial_sum=None, stride=1, flip=False, ceil_mode=True, openmp=None):
+    def __init__(self, pad=0, partial_sum=None, stride=1, flip=False, ceil_mode=True, groups=1, openmp=None):
         super().__init__(openmp=openmp)
-        if isinstance(partial_sum, bool) or not isinstance(partial_sum, (int, np.integer, type(None))):
-            raise TypeError("partial_sum must be an integer or None, got %r" % (partial_sum,))
+        chunk = 0 if partial_sum is None else _as_integer("partial_sum", partial_sum, "an integer or None")
         self.pad = as_pad(pad)
-        self.partial_sum = int(partial_sum) if partial_sum is not None and partial_sum > 0 else None
+        self.partial_sum = chunk if chunk > 0 else None
         self.stride = _within("stride", as_pair("stride", stride, 1))
         self.flip = bool(flip)
         self.ceil_mode = bool(ceil_mode)
+        self.groups, = _within("groups", (_as_integer("groups", groups),))
+        if self.groups < 1:
+            raise ValueError("groups must be at least 1, got %d" % self.groups)
 
     def __str__(self):
         parts = ["pad=%s" % (_short(self.pad),), "stride=%s" % (_short(self.stride),)]
         parts += ["partial_sum=%d" % self.partial_sum] if "partial_sum" in self.__props__ and self.partial_sum else []
         parts += ["flip"] if self.flip else []
         parts += [] if self.ceil_mode else ["floor"]
+        parts += ["groups=%d" % self.groups] if self.groups > 1 else []
         return "%s{%s}" % (type(self).__name__, ", ".join(parts))
 
     def like(self, other):
         """The op of class `other` (FilterActs, ImageActs, WeightActs) with this op's parameters."""
-        return other(self.pad, self.partial_sum, self.stride, self.flip, self.ceil_mode, self.openmp)
+        return other(self.pad, self.partial_sum, self.stride, self.flip, self.ceil_mode, self.groups, self.openmp)
 
     def pads(self, filter_shape):
         """((top, bottom), (left, right)) for filters of (rows, columns): Python integers or scalar variables."""
@@ -160,7 +174,7 @@ class _ConvOp(C01bOp):
 
     def get_params(self, node):
         (top, bottom), (left, right) = _RUN_TIME_PADS.get(self.pad, self.pad)
-        values = self.stride + (top, bottom, left, right, self.flip, self.ceil_mode, self.partial_sum or 0)
+        values = self.stride + (top, bottom, left, right, self.flip, self.ceil_mode, self.partial_sum or 0, self.groups)
         return self.params_type.get_params(**{name: int(value) for name, value in zip(_PARAMS, values)})
 
     def c_code(self, node, name, inputs, outputs, sub):
@@ -200,7 +214,9 @@ class _ConvOp(C01bOp):
         self._require(first == second, "%s differ: %s have %d, %s have %d",
                       what, whose_first, first, whose_second, second)
 
-    def _check_filters(self, filter_shape):
+    def _check_filters(self, channels, filters, filter_shape):
+        for count, what in ((channels, "channels"), (filters, "filters")):
+            self._require(count % self.groups == 0, "%d groups do not divide %d %s", self.groups, count, what)
         self._require(min(filter_shape) >= 1, "filters of %d x %d", *filter_shape)
 
     def _check_grid(self, image_shape, filter_shape, output_shape):
@@ -224,6 +240,10 @@ class _ConvOp(C01bOp):
         (top, _), (left, _) = self.pads(filter_shape)
         return (top, left), self.stride, self.flip
 
+    def _group(self, what):
+        """'channels', or 'channels of a group': for messages."""
+        return what if self.groups == 1 else what + " of a group"
+
 
 class FilterActs(_ConvOp):
     """Convolution in c01b order: ``FilterActs(pad, partial_sum, stride)(images, filters)``.
@@ -234,7 +254,7 @@ class FilterActs(_ConvOp):
     Parameters
     ----------
     images : float32 (channels, rows, columns, batch)
-    filters : float32 (channels, rows, columns, filters)
+    filters : float32 (channels / groups, rows, columns, filters)
     output_shape : integer vector (rows, columns), optional
         How many outputs to compute. By default ``ceil`` or ``floor((rows + pads - filter rows) / stride) + 1``.
 
@@ -247,7 +267,8 @@ class FilterActs(_ConvOp):
     TypeError
         From the call, for another dtype or number of axes.
     ValueError
-        When run: channels that differ, empty filters, no output left, an output_shape against the geometry.
+        When run: channels that differ, groups that do not divide channels or filters, empty filters, no output left, an
+        output_shape against the geometry.
 
     Notes
     -----
@@ -263,9 +284,9 @@ class FilterActs(_ConvOp):
         return Apply(self, [images, filters] + _optional_shape(self, output_shape), [TensorType("float32", pattern)()])
 
     def _compute(self, images, filters, shape=None):
-        self._check_equal("channels", images.shape[0], "images", filters.shape[0], "filters")
         image_shape, filter_shape = images.shape[1:3], filters.shape[1:3]
-        self._check_filters(filter_shape)
+        self._check_filters(images.shape[0], filters.shape[3], filter_shape)
+        self._check_equal(self._group("channels"), images.shape[0] // self.groups, "images", filters.shape[0], "filters")
         if shape is None:
             grid, (pad, stride, _) = self.output_grid(image_shape, filter_shape), self._kernel_args(filter_shape)
             self._require(min(grid) >= 1, "images of %d x %d give %d x %d outputs with filters of %d x %d, "
@@ -273,7 +294,7 @@ class FilterActs(_ConvOp):
         else:
             grid = self._read_shape(shape)
             self._check_grid(image_shape, filter_shape, grid)
-        return [reference.filter_acts(images, filters, grid, *self._kernel_args(filter_shape))]
+        return [reference.filter_acts(images, filters, grid, *self._kernel_args(filter_shape), self.groups)]
 
     def infer_shape(self, node, shapes):
         images, filters = shapes[:2]
@@ -289,7 +310,7 @@ class FilterActs(_ConvOp):
 
     def flops(self, inputs, outputs):
         """Floating-point operations, from the shapes of inputs and outputs (Theano's profiler)."""
-        (channels, _, _, batch), (_, *filter_shape, filters) = inputs[:2]
+        (*_, batch), (channels, *filter_shape, filters) = inputs[:2]
         return conv_flops(channels, filters, filter_shape, outputs[0][1:3], batch)
 
 
@@ -303,7 +324,7 @@ class ImageActs(_ConvOp):
     ----------
     hid : float32 (filters, rows, columns, batch)
         Gradients of FilterActs' outputs.
-    filters : float32 (channels, rows, columns, filters)
+    filters : float32 (channels / groups, rows, columns, filters)
     output_shape : integer vector (rows, columns), optional
         The size of the images: with a stride above 1 several sizes lead to one output. Optional where the stride is 1.
 
@@ -316,8 +337,8 @@ class ImageActs(_ConvOp):
     TypeError
         From the call, for another dtype or number of axes.
     ValueError
-        From the call, without an output_shape though the stride is not 1. When run: filters that differ, empty filters,
-        an output_shape or grid of `hid` against the geometry.
+        From the call, without an output_shape though the stride is not 1. When run: filters that differ, groups that do
+        not divide them, empty filters, an output_shape or grid of `hid` against the geometry.
 
     Notes
     -----
@@ -332,7 +353,7 @@ class ImageActs(_ConvOp):
         if output_shape is None and self.stride != (1, 1):
             raise ValueError("ImageActs: output_shape is needed with stride %s: several image sizes give the same "
                              "outputs" % (_short(self.stride),))
-        pattern = (filters.broadcastable[0], False, False, hid.broadcastable[3])
+        pattern = (filters.broadcastable[0] and self.groups == 1, False, False, hid.broadcastable[3])
         return Apply(self, [hid, filters] + _optional_shape(self, output_shape), [TensorType("float32", pattern)()])
 
     def _image_shape(self, hid_shape, filter_shape):
@@ -341,19 +362,19 @@ class ImageActs(_ConvOp):
     def _compute(self, hid, filters, shape=None):
         self._check_equal("filters", hid.shape[0], "output gradients", filters.shape[3], "filters")
         grid, filter_shape = hid.shape[1:3], filters.shape[1:3]
-        self._check_filters(filter_shape)
+        self._check_filters(filters.shape[0] * self.groups, filters.shape[3], filter_shape)
         if shape is None:
             image_shape = self._image_shape(grid, filter_shape)
             self._require(min(image_shape) >= 0, "images would be %d x %d", *image_shape)
         else:
             image_shape = self._read_shape(shape)
         self._check_grid(image_shape, filter_shape, grid)
-        return [reference.image_acts(hid, filters, image_shape, *self._kernel_args(filter_shape))]
+        return [reference.image_acts(hid, filters, image_shape, *self._kernel_args(filter_shape), self.groups)]
 
     def infer_shape(self, node, shapes):
         hid, filters = shapes[:2]
         size = node.inputs[2] if len(shapes) == 3 else self._image_shape(hid[1:3], filters[1:3])
-        return [(filters[0], size[0], size[1], hid[3])]
+        return [(filters[0] * self.groups, size[0], size[1], hid[3])]
 
     def grad(self, inputs, output_grads):
         hid, filters = inputs[:2]
@@ -386,18 +407,18 @@ class WeightActs(_ConvOp):
     Returns
     -------
     list
-        [dW], float32 (channels, rows, columns, filters). With a partial_sum [dW, partials], the partial sums in a
-        float32 (chunks, channels, rows, columns, filters); chunk q is over the output positions [q*partial_sum,
-        (q+1)*partial_sum), counted row after row, and dW is the sum of the chunks. Always a list, so that ``[0]`` is
-        right in any case.
+        [dW], float32 (channels / groups, rows, columns, filters). With a partial_sum [dW, partials], the partial sums in
+        a float32 (chunks, channels / groups, rows, columns, filters); chunk q is over the output positions
+        [q*partial_sum, (q+1)*partial_sum), counted row after row, and dW is the sum of the chunks. Always a list, so that
+        ``[0]`` is right in any case.
 
     Raises
     ------
     TypeError
         From the call, for another dtype or number of axes.
     ValueError
-        When run: batches that differ, empty filters, a grid of `hid` against the geometry, a partial_sum that does not
-        divide the number of output positions.
+        When run: batches that differ, groups that do not divide channels or filters, empty filters, a grid of `hid`
+        against the geometry, a partial_sum that does not divide the number of output positions.
 
     Notes
     -----
@@ -424,22 +445,22 @@ class WeightActs(_ConvOp):
     def _compute(self, images, hid, shape):
         self._check_equal("batches", images.shape[3], "images", hid.shape[3], "output gradients")
         filter_shape = self._read_shape(shape)
-        self._check_filters(filter_shape)
+        self._check_filters(images.shape[0], hid.shape[0], filter_shape)
         grid = hid.shape[1:3]
         self._check_grid(images.shape[1:3], filter_shape, grid)
         if not self.partial_sum:
-            return [reference.weight_acts(images, hid, filter_shape, *self._kernel_args(filter_shape))]
+            return [reference.weight_acts(images, hid, filter_shape, *self._kernel_args(filter_shape), self.groups)]
         modules = grid[0] * grid[1]
         self._require(modules % self.partial_sum == 0, "partial_sum %d does not divide the %d x %d = %d modules",
                       self.partial_sum, *grid, modules)
         partials = reference.weight_acts_partials(images, hid, filter_shape, *self._kernel_args(filter_shape),
-                                                  self.partial_sum)
+                                                  self.partial_sum, self.groups)
         return [partials.sum(0), partials]
 
     def infer_shape(self, node, shapes):
         images, hid = shapes[:2]
         size = node.inputs[2]
-        filters = (images[0], size[0], size[1], hid[0])
+        filters = (images[0] // self.groups, size[0], size[1], hid[0])
         partials = [(hid[1] * hid[2] // self.partial_sum,) + filters] if self.partial_sum else []
         return [filters] + partials
 
@@ -456,5 +477,6 @@ class WeightActs(_ConvOp):
 
     def flops(self, inputs, outputs):
         """Floating-point operations, from the shapes of inputs and outputs (Theano's profiler)."""
-        (channels, _, _, batch), (filters, *grid, _) = inputs[:2]
-        return conv_flops(channels, filters, outputs[0][1:3], grid, batch)
+        (*_, batch), (filters, *grid, _) = inputs[:2]
+        channels, *filter_shape, _ = outputs[0]
+        return conv_flops(channels, filters, filter_shape, grid, batch)

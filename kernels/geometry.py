@@ -79,5 +79,8 @@ def _at_least(bound, value):
 
 
 def conv_flops(channels, filters, filter_shape, output_shape, batch):
-    """Floating-point operations of a convolution or either of its gradients: a multiplication and an addition per tap."""
+    """Floating-point operations of a convolution or either of its gradients: a multiplication and an addition per tap.
+
+    `channels` are those that a filter sees.
+    """
     return 2 * channels * filters * filter_shape[0] * filter_shape[1] * output_shape[0] * output_shape[1] * batch

@@ -244,7 +244,7 @@ def test_other_builds_exactly(simd, openmp, rng, monkeypatch):
         calls = [(images, filters, grid_of(c)), (hid, filters, c.image), (images, hid, c.filter_shape)]
         variables = [tt.ftensor4(), tt.ftensor4(), tt.lvector()]
         for kind, values, right in zip(OPS, calls, expected):
-            op = kind(c.pad, None, c.stride, c.flip, c.ceil_mode, openmp)
+            op = kind(c.pad, None, c.stride, c.flip, c.ceil_mode, openmp=openmp)
             result = theano.function(variables, op(*variables, return_list=True)[0], mode=PLAIN)(*values)
             np.testing.assert_array_equal(result, right)
 

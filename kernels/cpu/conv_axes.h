@@ -69,15 +69,24 @@ inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_
     return axis;
 }
 
-// A correlation of source (depth, source_h, source_w, batch) to target (filters, rows, columns, batch).
+// A correlation of source (depth, source_h, source_w, batch) to target (filters, rows, columns, batch): so for each of
+// some groups, whose sources and targets lie one after another. Groups differ in nothing but where their data are, so
+// one plan serves all of them, and their work is shared out to the threads together.
 struct Correlation {
+    int64_t groups;
     const float* source;
     int64_t depth, source_h, source_w;
     float* target;
     int64_t filters, batch;
     const float* weights;
-    int64_t depth_stride, filter_stride, row_stride, column_stride;  // of the weights
+    int64_t group_stride, depth_stride, filter_stride, row_stride, column_stride;  // of the weights
     Axis rows, columns;
+
+    const float* source_of(int64_t group) const { return source + group * depth * source_h * source_w * batch; }
+    const float* weights_of(int64_t group) const { return weights + group * group_stride; }
+    float* target_of(int64_t group) const {
+        return target + group * filters * rows.span.size() * columns.span.size() * batch;
+    }
 };
 
 // `count` things in `blocks` blocks as equal as can be: where block i begins.

@@ -1,27 +1,27 @@
 // The loop nest with images in the lanes of a vector, for batches that fill vectors.
 //
-//     for each item (filter blocks, batch blocks, target rows), shared out to the threads
-//       for each strip of columns, for each group of source channels                    +--- batch block ---+
+//     for each item (group, filter blocks, batch blocks, target rows), shared out to the threads
+//       for each strip of columns, for each block of source channels                    +--- batch block ---+
 //         copy the strip's source pixels to a panel [column][row][channel][image]    x: | V vectors, 64 imgs|  from L2
 //         for each block of F filters                                                   +-------------------+
 //           for each row and column of the strip                                  w: F  | F x V registers   |  sums
 //             add up  column span x row span x channels  products                 (L1)  +-------------------+
 //
 // In the panel the products of one pixel lie one after another (neighbouring pixels overlap: the im2col matrix without
-// storing it), and the packed filters [group][block][tap column][tap row][channel][filter] are read in the same order,
-// so the inner loop has no table and no address arithmetic: V loads, F broadcasts, F*V multiply-adds. With F = 6, V = 4
-// that is 10 loads in 24 multiply-adds and the multiply-adds are the bound. The panel lives in L2 and costs 256 bytes
-// for 24 multiply-adds; packed, it cannot suffer from the strides of c01b arrays, which are often multiples of 4096
-// bytes. Sums of earlier channel groups wait in a thread's own buffer [row][column][filter][image].
+// storing it), and a group's filters [channel block][filter block][tap column][tap row][channel][filter] are read in
+// the same order, so the inner loop has no table and no address arithmetic: V loads, F broadcasts, F*V multiply-adds.
+// With F = 6, V = 4 that is 10 loads in 24 multiply-adds and the multiply-adds are the bound. The panel lives in L2 and
+// costs 256 bytes for 24 multiply-adds; packed, it cannot suffer from the strides of c01b arrays, which are often
+// multiples of 4096 bytes. Sums of earlier channel blocks wait in a thread's own buffer [row][column][filter][image].
 //
-// One to three filters do not fill a tile. Then P = 6 / F neighbouring target columns share it, and with it every load
-// of x:
+// One to three filters, of a group, do not fill a tile. Then P = 6 / F neighbouring target columns share it, and with
+// it every load of x:
 //
 //     source column    0    1    2    3    4    5    6    7     filter 5 wide, P = 4: column q is met by neighbours
 //     neighbours      0    01   012  0123 0123  123   23    3   q-4 .. q; each such range is a loop of its own
 //
-// and the packed filters are [group][phase][source column][tap row][channel][neighbour][filter], absent neighbours left
-// out.
+// and the packed filters are [channel block][phase][source column][tap row][channel][neighbour][filter], absent
+// neighbours left out.
 #pragma once
 #include "conv_axes.h"
 #include "parallel.h"
@@ -122,7 +122,7 @@ struct BatchLanes {
     int64_t taps, filter_blocks, neighbours;
     std::vector<Images> batch_blocks;
     int64_t item_rows, strip, together;  // of an item: target rows, the columns of a strip, batch blocks
-    int64_t groups, chunks;              // of source channels, of filter blocks
+    int64_t channel_blocks, chunks;      // of source channels, of filter blocks
     int64_t panel_floats, sums_floats;   // of a batch block
 };
 
@@ -142,12 +142,13 @@ inline double estimate(const Correlation& c, const BatchLanes& b, int threads, d
     const double vectors = b.item_rows * columns * b.together * tile_vectors;
     const double alone = b.neighbours == 1 ? 0 : double(b.strip % (b.neighbours * c.columns.step)) / b.strip;
     const double multiplying = vectors * filters * products * (1 + alone);
-    const double panels = block_count(c.columns.span.size(), b.strip) * b.groups * b.together;
+    const double panels = block_count(c.columns.span.size(), b.strip) * b.channel_blocks * b.together;
     const double packing = panels * b.panel_floats / lanes * (whole ? 6 : 12);
     const double tiles = vectors / tile_vectors * filters / tile_rows;
-    const double runs = tiles * b.groups * (b.item_rows > 1 ? c.columns.order.size() : 1) * 20;
-    const double sums = vectors * filters * ((b.groups - 1) * 4 + (whole ? 1 : 3));
-    return block_count(row_items(c, b) * batch_items(b) * b.chunks, threads) * (multiplying + packing + runs + sums);
+    const double runs = tiles * b.channel_blocks * (b.item_rows > 1 ? c.columns.order.size() : 1) * 20;
+    const double sums = vectors * filters * ((b.channel_blocks - 1) * 4 + (whole ? 1 : 3));
+    const int64_t items = c.groups * row_items(c, b) * batch_items(b) * b.chunks;
+    return block_count(items, threads) * (multiplying + packing + runs + sums);
 }
 
 constexpr int64_t least_strip = 4;
@@ -171,9 +172,9 @@ inline BatchLanes plan_batch_lanes(const Correlation& c, int threads) {
         const int64_t begin = block_begin(vectors, blocks, i), end = block_begin(vectors, blocks, i + 1);
         b.batch_blocks.push_back({begin * lanes, std::min(end * lanes, c.batch) - begin * lanes, end - begin});
     }
-    const int64_t pitch = tile_vectors * lanes, group_products = 1024, depth = std::max<int64_t>(1, c.depth);
-    const int64_t fewest_groups = std::min(depth, std::max<int64_t>(1, block_count(c.depth * b.taps, group_products)));
-    const int64_t most_groups = b.neighbours > 1 ? depth : fewest_groups;
+    const int64_t pitch = tile_vectors * lanes, block_products = 1024, depth = std::max<int64_t>(1, c.depth);
+    const int64_t fewest_blocks = std::min(depth, std::max<int64_t>(1, block_count(c.depth * b.taps, block_products)));
+    const int64_t most_blocks = b.neighbours > 1 ? depth : fewest_blocks;
     const double products = c.depth * mean_taps(c.rows) * mean_taps(c.columns);
     const auto halve = [](int64_t n) { return n == 1 ? 0 : block_count(n, 2); };
     double least = -1;
@@ -182,9 +183,9 @@ inline BatchLanes plan_batch_lanes(const Correlation& c, int threads) {
         for (b.strip = c.columns.span.size(); b.strip; b.strip = b.strip <= least_strip ? 0 : halve(b.strip)) {
             const int64_t window = rows * widest(c.columns, b.strip);
             for (b.together = blocks; b.together; b.together = halve(b.together))
-                for (b.groups = fewest_groups; b.groups <= most_groups; b.groups *= 2) {
-                    b.panel_floats = window * block_count(c.depth, b.groups) * pitch;
-                    b.sums_floats = b.groups > 1 ? b.item_rows * b.strip * c.filters * pitch : 0;
+                for (b.channel_blocks = fewest_blocks; b.channel_blocks <= most_blocks; b.channel_blocks *= 2) {
+                    b.panel_floats = window * block_count(c.depth, b.channel_blocks) * pitch;
+                    b.sums_floats = b.channel_blocks > 1 ? b.item_rows * b.strip * c.filters * pitch : 0;
                     if (!fits(c, b)) continue;
                     for (b.chunks = 1; b.chunks <= std::min<int64_t>(b.filter_blocks, 4 * threads); b.chunks *= 2) {
                         const double cost = estimate(c, b, threads, products);
@@ -196,32 +197,36 @@ inline BatchLanes plan_batch_lanes(const Correlation& c, int threads) {
     return best;
 }
 
-// The weights of filters [filter, filter_end) for one tap and channel.
-inline float* pack_tap(const Correlation& c, int64_t tap_row, int64_t tap_column, int64_t channel, int64_t filter,
-                       int64_t filter_end, float* to) {
-    const float* w = c.weights + channel * c.depth_stride + c.rows.order[tap_row] * c.row_stride +
+// What is packed at a time: filters [filter, filter_end) of one group for channels [channel, channel_end).
+struct PackItem {
+    int64_t group, channel, channel_end, filter, filter_end;
+};
+
+// The weights of the filters for one tap and channel.
+inline float* pack_tap(const Correlation& c, const PackItem& item, int64_t tap_row, int64_t tap_column, int64_t channel,
+                       float* to) {
+    const float* w = c.weights_of(item.group) + channel * c.depth_stride + c.rows.order[tap_row] * c.row_stride +
                      c.columns.order[tap_column] * c.column_stride;
-    for (int64_t f = filter; f < filter_end; ++f) *to++ = w[f * c.filter_stride];
+    for (int64_t f = item.filter; f < item.filter_end; ++f) *to++ = w[f * c.filter_stride];
     return to;
 }
 
 // [tap column][tap row][channel][filter]
-inline void pack_weights(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t filter_end,
-                         float* to) {
+inline void pack_weights(const Correlation& c, const PackItem& item, float* to) {
     for (size_t v = 0; v < c.columns.order.size(); ++v)
         for (size_t u = 0; u < c.rows.order.size(); ++u)
-            for (int64_t d = from; d < end; ++d) to = pack_tap(c, u, v, d, filter, filter_end, to);
+            for (int64_t d = item.channel; d < item.channel_end; ++d) to = pack_tap(c, item, u, v, d, to);
 }
 
 // [phase][source column][tap row][channel][neighbour][filter], see above.
-inline void pack_neighbour_weights(const Correlation& c, int64_t from, int64_t end, int64_t neighbours, float* to) {
+inline void pack_neighbour_weights(const Correlation& c, const PackItem& item, int64_t neighbours, float* to) {
     for (size_t phase = 0; phase + 1 < c.columns.begin.size(); ++phase) {
         const int64_t begin = c.columns.begin[phase], taps = c.columns.begin[phase + 1] - begin;
         for (int64_t q = 0; taps && q < taps + neighbours - 1; ++q)
             for (size_t u = 0; u < c.rows.order.size(); ++u)
-                for (int64_t d = from; d < end; ++d)
+                for (int64_t d = item.channel; d < item.channel_end; ++d)
                     for (int64_t n = std::max<int64_t>(0, q - taps + 1); n <= std::min(q, neighbours - 1); ++n)
-                        to = pack_tap(c, u, begin + q - n, d, 0, c.filters, to);
+                        to = pack_tap(c, item, u, begin + q - n, d, to);
     }
 }
 
@@ -244,9 +249,9 @@ inline void copy_images(const float* from, const Images& images, float* to) {
     if (tail) store(to + full * lanes, load_first(from + full * lanes, tail));
 }
 
-// What a thread does at a time: some filter blocks, batch blocks and target rows.
+// What a thread does at a time: some filter blocks, batch blocks and target rows of a group.
 struct ImageItem {
-    int64_t block, block_end, batch_block, batch_block_end, row, row_end;
+    int64_t group, block, block_end, batch_block, batch_block_end, row, row_end;
 };
 
 // A rectangle of columns x rows of the source.
@@ -259,6 +264,7 @@ struct Window {
 inline void pack_images(const Correlation& c, const BatchLanes& b, const ImageItem& item, const Window& window,
                         int64_t channel, int64_t channels, float* panels) {
     const int64_t rows = window.row_end - window.row;
+    const float* source = c.source_of(item.group);
     for (int64_t d = 0; d < channels; ++d)
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t line = ((channel + d) * c.source_h + window.row + r) * c.source_w;
@@ -266,15 +272,15 @@ inline void pack_images(const Correlation& c, const BatchLanes& b, const ImageIt
                 for (int64_t i = item.batch_block; i < item.batch_block_end; ++i) {
                     const Images& images = b.batch_blocks[i];
                     const int64_t pixel = ((column - window.column) * rows + r) * channels + d;
-                    copy_images(c.source + (line + column) * c.batch + images.first, images,
+                    copy_images(source + (line + column) * c.batch + images.first, images,
                                 panels + (i - item.batch_block) * b.panel_floats + pixel * images.vectors * lanes);
                 }
         }
 }
 
-// A strip and channel group of an item, and where its panels, weights and waiting sums are.
+// A strip and channel block of an item, and where its panels, weights and waiting sums are.
 struct Strip {
-    int64_t column, column_end, group, channel, channels;
+    int64_t column, column_end, channel_block, channel, channels;
     Window window;
     const float *panels, *weights, *neighbour_weights;
     float* sums;
@@ -290,9 +296,10 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
     const Span across = c.rows.span[row];
     const int64_t length = across.count * channels, source_skip = window_rows * channels - length;
     const int64_t skip_before = across.tap * channels, skip_after = row_taps * channels - length - skip_before;
-    const bool one_run = !source_skip && !skip_before && !skip_after, last_group = strip.group == b.groups - 1;
+    const bool one_run = !source_skip && !skip_before && !skip_after;
+    const bool last_block = strip.channel_block == b.channel_blocks - 1;
     const int64_t step = b.neighbours > 1 ? c.columns.step : 1, plane = rows * columns * c.batch;
-    float* target_row = c.target + filter * plane + row * columns * c.batch;
+    float* target_row = c.target_of(item.group) + filter * plane + row * columns * c.batch;
 
     for (int64_t phase = 0; phase < std::min(step, strip.column_end - strip.column); ++phase)
         for (int64_t t = strip.column + phase, neighbours; t < strip.column_end; t += neighbours * step) {
@@ -319,9 +326,9 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
                 float* sums = strip.sums + (i - item.batch_block) * b.sums_floats +
                               (pixel * c.filters + filter) * pitch;
                 float* target = target_row + t * c.batch + images.first;
-                const ImageSums s{strip.group ? sums : nullptr, pitch, next,
-                                  last_group ? target : sums, last_group ? plane : pitch,
-                                  last_group ? step * c.batch : next, last_group ? images.count : pitch};
+                const ImageSums s{strip.channel_block ? sums : nullptr, pitch, next,
+                                  last_block ? target : sums, last_block ? plane : pitch,
+                                  last_block ? step * c.batch : next, last_block ? images.count : pitch};
                 const auto tile = neighbours > 1 ? Tiles<NeighbourPixels>::get(count, images.vectors)
                                                  : Tiles<SinglePixel>::get(count, images.vectors);
                 tile(strip.panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
@@ -344,9 +351,9 @@ inline void correlate_item(const Correlation& c, const BatchLanes& b, const Imag
         s.column_end = std::min(s.column + b.strip, columns);
         s.window = {source_begin(c.columns, s.column, s.column_end), source_end(c.columns, s.column, s.column_end),
                     source_begin(c.rows, item.row, item.row_end), source_end(c.rows, item.row, item.row_end)};
-        for (s.group = 0; s.group < b.groups; ++s.group) {
-            s.channel = block_begin(c.depth, b.groups, s.group);
-            s.channels = block_begin(c.depth, b.groups, s.group + 1) - s.channel;
+        for (s.channel_block = 0; s.channel_block < b.channel_blocks; ++s.channel_block) {
+            s.channel = block_begin(c.depth, b.channel_blocks, s.channel_block);
+            s.channels = block_begin(c.depth, b.channel_blocks, s.channel_block + 1) - s.channel;
             s.weights = packed + s.channel * b.taps * c.filters;
             s.neighbour_weights = packed + (c.depth + s.channel * b.neighbours) * b.taps * c.filters;
             pack_images(c, b, item, s.window, s.channel, s.channels, panels);
@@ -355,33 +362,46 @@ inline void correlate_item(const Correlation& c, const BatchLanes& b, const Imag
     }
 }
 
+// A group's weights as correlate_item finds them: those of single pixels, then those of neighbours.
+inline int64_t packed_floats(const Correlation& c, const BatchLanes& b) {
+    return c.depth * b.taps * c.filters * (b.neighbours > 1 ? 1 + b.neighbours : 1);
+}
+
+inline void pack_filters(const Correlation& c, const BatchLanes& b, int threads, float* packed) {
+    parallel_for(c.groups * b.channel_blocks * b.filter_blocks, threads, [&](int64_t i, int) {
+        const int64_t block = i % b.filter_blocks, channel_block = i / b.filter_blocks % b.channel_blocks;
+        const int64_t group = i / b.filter_blocks / b.channel_blocks;
+        const PackItem item{group, block_begin(c.depth, b.channel_blocks, channel_block),
+                            block_begin(c.depth, b.channel_blocks, channel_block + 1),
+                            block_begin(c.filters, b.filter_blocks, block),
+                            block_begin(c.filters, b.filter_blocks, block + 1)};
+        const int64_t channels = item.channel_end - item.channel;
+        float* of_group = packed + group * packed_floats(c, b);
+        pack_weights(c, item, of_group + (item.channel * c.filters + item.filter * channels) * b.taps);
+        if (b.neighbours > 1)
+            pack_neighbour_weights(c, item, b.neighbours,
+                                   of_group + (c.depth + item.channel * b.neighbours) * b.taps * c.filters);
+    });
+}
+
 struct PackedWeights {};
 struct PanelsAndSums {};
 
 inline void correlate_batch_lanes(const Correlation& c, int threads) {
     const BatchLanes b = plan_batch_lanes(c, threads);
-    const int64_t size = c.depth * b.taps * c.filters, rows = c.rows.span.size(), blocks = b.batch_blocks.size();
-    float* packed = scratch<PackedWeights>(b.neighbours > 1 ? size * (1 + b.neighbours) : size);
-    parallel_for(b.groups * b.filter_blocks, threads, [&](int64_t i, int) {
-        const int64_t group = i / b.filter_blocks, block = i % b.filter_blocks;
-        const int64_t from = block_begin(c.depth, b.groups, group), end = block_begin(c.depth, b.groups, group + 1);
-        const int64_t filter = block_begin(c.filters, b.filter_blocks, block);
-        const int64_t filter_end = block_begin(c.filters, b.filter_blocks, block + 1);
-        pack_weights(c, from, end, filter, filter_end, packed + (from * c.filters + filter * (end - from)) * b.taps);
-        if (b.neighbours > 1)
-            pack_neighbour_weights(c, from, end, b.neighbours,
-                                   packed + size + from * b.taps * c.filters * b.neighbours);
-    });
+    const int64_t rows = c.rows.span.size(), blocks = b.batch_blocks.size();
+    float* packed = scratch<PackedWeights>(c.groups * packed_floats(c, b));
+    pack_filters(c, b, threads, packed);
     const int64_t share = (b.panel_floats + b.sums_floats) * b.together;
     float* work = scratch<PanelsAndSums>(share * threads);  // here: nothing may throw inside the threads
     const int64_t row_count = row_items(c, b), batch_count = batch_items(b);
-    parallel_for(b.chunks * batch_count * row_count, threads, [&](int64_t i, int thread) {
+    parallel_for(c.groups * b.chunks * batch_count * row_count, threads, [&](int64_t i, int thread) {
         const int64_t row = i % row_count * b.item_rows, batch = i / row_count % batch_count * b.together;
-        const int64_t chunk = i / row_count / batch_count;
-        const ImageItem item{block_begin(b.filter_blocks, b.chunks, chunk),
+        const int64_t chunk = i / row_count / batch_count % b.chunks, group = i / row_count / batch_count / b.chunks;
+        const ImageItem item{group, block_begin(b.filter_blocks, b.chunks, chunk),
                              block_begin(b.filter_blocks, b.chunks, chunk + 1),
                              batch, std::min(batch + b.together, blocks), row, std::min(row + b.item_rows, rows)};
-        correlate_item(c, b, item, packed, work + thread * share);
+        correlate_item(c, b, item, packed + group * packed_floats(c, b), work + thread * share);
     });
 }
 

@@ -1,16 +1,16 @@
 // The loop nest with filters in the lanes of a vector, for batches too small to fill vectors.
 //
-//     for each item (filter blocks, target rows), shared out to the threads
-//       copy the item's source pixels, transposed, to a panel [group][column][image][row][channel]
+//     for each item (group, filter blocks, target rows), shared out to the threads
+//       copy the item's source pixels, transposed, to a panel [channel block][column][image][row][channel]
 //       for each block of V vectors of filters                                          +-- filter block ---+
-//         for each group of source channels                                          w: | V vectors, 64     |  from L2
+//         for each block of source channels                                          w: | V vectors, 64     |  from L2
 //           for each P pixels that meet the same taps                                   +-------------------+
 //             add up  column span x row span x channels  products              x: P     | P x V registers   |  sums
 //         transpose the block's sums [pixel][filter] to the target              (L1)    +-------------------+
 //
 // A pixel is a target row, a column and an image. The tile is that of conv_batch_lanes.h with the parts exchanged:
-// source pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel group's
-// filter block stays in L2. Pixels of different rows and columns share a tile when they are clipped alike.
+// source pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel block's
+// filters stay in L2. Pixels of different rows and columns share a tile when they are clipped alike.
 #pragma once
 #include <numeric>
 
@@ -90,7 +90,7 @@ struct FilterTile {
 };
 
 struct FilterLanes {
-    int64_t taps, vectors, filter_blocks, groups;
+    int64_t taps, vectors, filter_blocks, channel_blocks;
     int64_t item_rows, chunks, source_column, source_columns;
     int64_t panel_floats, sums_floats;
     std::vector<int64_t> rows, columns;  // target columns, and the rows of each item, sorted by the taps they meet
@@ -113,7 +113,7 @@ inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
     for (int64_t item_rows = rows;; item_rows = block_count(item_rows, 2)) {
         const int64_t source_rows = widest(c.rows, item_rows);
         for (int64_t chunks = 1; chunks <= std::min<int64_t>(l.filter_blocks, 4 * threads); ++chunks) {
-            const int64_t rounds = block_count(block_count(rows, item_rows) * chunks, threads);
+            const int64_t rounds = block_count(c.groups * block_count(rows, item_rows) * chunks, threads);
             const int64_t cost = rounds * (block_count(l.filter_blocks, chunks) * (20 * item_rows + 2) + source_rows);
             const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
             if (!fits || cost >= best) continue;
@@ -131,9 +131,9 @@ inline FilterLanes plan_filter_lanes(const Correlation& c, int threads) {
     l.taps = c.rows.order.size() * c.columns.order.size();
     l.vectors = block_count(c.filters, lanes);
     l.filter_blocks = block_count(l.vectors, tile_vectors);
-    const int64_t block_limit = 96 * 1024;  // floats of a group's filter block, in L2
-    l.groups = std::max<int64_t>(1, block_count(c.depth * l.taps * tile_vectors * lanes, block_limit));
-    l.groups = std::min(l.groups, std::max<int64_t>(1, c.depth));
+    const int64_t block_limit = 96 * 1024;  // floats of a channel block's filters, in L2
+    l.channel_blocks = std::max<int64_t>(1, block_count(c.depth * l.taps * tile_vectors * lanes, block_limit));
+    l.channel_blocks = std::min(l.channel_blocks, std::max<int64_t>(1, c.depth));
     l.source_column = source_begin(c.columns, 0, columns);
     l.source_columns = source_end(c.columns, 0, columns) - l.source_column;
     share_out(c, threads, l);
@@ -145,13 +145,13 @@ inline FilterLanes plan_filter_lanes(const Correlation& c, int threads) {
     return l;
 }
 
-// The filters of a block and channels [from, end) as [tap column][tap row][channel][filter], `pitch` floats a channel,
-// the last vector padded with zeros.
-inline void pack_filter_vectors(const Correlation& c, int64_t from, int64_t end, int64_t filter, int64_t count,
-                                int64_t pitch, float* to) {
+// A group's filters of a block and channels [from, end) as [tap column][tap row][channel][filter], `pitch` floats a
+// channel, the last vector padded with zeros.
+inline void pack_filter_vectors(const Correlation& c, int64_t group, int64_t from, int64_t end, int64_t filter,
+                                int64_t count, int64_t pitch, float* to) {
     for (int64_t v : c.columns.order)
         for (int64_t u : c.rows.order) {
-            const float* w = c.weights + u * c.row_stride + v * c.column_stride + filter * c.filter_stride +
+            const float* w = c.weights_of(group) + u * c.row_stride + v * c.column_stride + filter * c.filter_stride +
                              from * c.depth_stride;
             if (c.filter_stride != 1) transpose_into(w, c.filter_stride, count, end - from, to, pitch);
             for (int64_t d = 0; d < end - from; ++d, to += pitch) {
@@ -164,20 +164,21 @@ inline void pack_filter_vectors(const Correlation& c, int64_t from, int64_t end,
 struct FilterVectors {};
 struct PixelPanels {};
 
-// One item: filter blocks [block, block_end) of target rows [row, row_end).
+// One item: filter blocks [block, block_end) of target rows [row, row_end) of a group.
 struct RowsItem {
-    int64_t block, block_end, row, row_end;
+    int64_t group, block, block_end, row, row_end;
     int64_t source, source_rows;  // the source rows it meets
 };
 
 inline void pack_pixels(const Correlation& c, const FilterLanes& l, const RowsItem& item, float* panel) {
     const int64_t pixels = l.source_columns * c.batch;
-    for (int64_t group = 0; group < l.groups; ++group) {
-        const int64_t channel = block_begin(c.depth, l.groups, group);
-        const int64_t channels = block_begin(c.depth, l.groups, group + 1) - channel;
+    const float* source = c.source_of(item.group);
+    for (int64_t block = 0; block < l.channel_blocks; ++block) {
+        const int64_t channel = block_begin(c.depth, l.channel_blocks, block);
+        const int64_t channels = block_begin(c.depth, l.channel_blocks, block + 1) - channel;
         for (int64_t r = 0; r < item.source_rows; ++r) {
             const int64_t line = (channel * c.source_h + item.source + r) * c.source_w;
-            const float* from = c.source + (line + l.source_column) * c.batch;
+            const float* from = source + (line + l.source_column) * c.batch;
             transpose_into(from, c.source_h * c.source_w * c.batch, channels, pixels, panel + r * channels,
                            item.source_rows * channels);
         }
@@ -185,7 +186,7 @@ inline void pack_pixels(const Correlation& c, const FilterLanes& l, const RowsIt
     }
 }
 
-// The products of one filter block and channel group for the pixels of rows x columns (all clipped alike) and images.
+// The products of one filter block and channel block for the pixels of rows x columns (all clipped alike) and images.
 inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const RowsItem& item, const int64_t* rows,
                             int64_t row_count, const int64_t* columns, int64_t column_count, const float* panel,
                             int64_t channels, const float* w, int64_t vectors, float* sums, bool add) {
@@ -228,9 +229,9 @@ inline void correlate_rows(const Correlation& c, const FilterLanes& l, const Row
     for (int64_t block = item.block; block < item.block_end; ++block) {
         const int64_t vector = block_begin(l.vectors, l.filter_blocks, block);
         const int64_t vectors = block_begin(l.vectors, l.filter_blocks, block + 1) - vector, pitch = vectors * lanes;
-        for (int64_t group = 0; group < l.groups; ++group) {
-            const int64_t channel = block_begin(c.depth, l.groups, group);
-            const int64_t channels = block_begin(c.depth, l.groups, group + 1) - channel;
+        for (int64_t part = 0; part < l.channel_blocks; ++part) {
+            const int64_t channel = block_begin(c.depth, l.channel_blocks, part);
+            const int64_t channels = block_begin(c.depth, l.channel_blocks, part + 1) - channel;
             const float* x = panel + channel * l.source_columns * c.batch * item.source_rows;
             const float* w = packed + (vector * lanes * c.depth + channel * pitch) * l.taps;
             for (int64_t i = item.row, i_end; i < item.row_end; i = i_end) {
@@ -238,39 +239,45 @@ inline void correlate_rows(const Correlation& c, const FilterLanes& l, const Row
                 for (int64_t j = 0, j_end; j < columns; j = j_end) {
                     j_end = alike_end(c.columns, l.columns, j, columns);
                     multiply_pixels(c, l, item, &l.rows[i], i_end - i, &l.columns[j], j_end - j, x, channels, w,
-                                    vectors, sums, group > 0);
+                                    vectors, sums, part > 0);
                 }
             }
         }
         const int64_t filter = vector * lanes, count = std::min(pitch, c.filters - filter);
         transpose_into(sums, pitch, (item.row_end - item.row) * pixels, count,
-                       c.target + (filter * rows + item.row) * pixels, rows * pixels);
+                       c.target_of(item.group) + (filter * rows + item.row) * pixels, rows * pixels);
     }
 }
 
 inline void correlate_filter_lanes(const Correlation& c, int threads) {
     const FilterLanes l = plan_filter_lanes(c, threads);
-    float* packed = scratch<FilterVectors>(c.depth * l.taps * l.vectors * lanes);
-    parallel_for(l.groups * l.filter_blocks, threads, [&](int64_t i, int) {
-        const int64_t group = i / l.filter_blocks, block = i % l.filter_blocks;
-        const int64_t from = block_begin(c.depth, l.groups, group), end = block_begin(c.depth, l.groups, group + 1);
+    const int64_t packed_floats = c.depth * l.taps * l.vectors * lanes;  // of a group
+    float* packed = scratch<FilterVectors>(c.groups * packed_floats);
+    parallel_for(c.groups * l.channel_blocks * l.filter_blocks, threads, [&](int64_t i, int) {
+        const int64_t block = i % l.filter_blocks, channel_block = i / l.filter_blocks % l.channel_blocks;
+        const int64_t group = i / l.filter_blocks / l.channel_blocks;
+        const int64_t from = block_begin(c.depth, l.channel_blocks, channel_block);
+        const int64_t end = block_begin(c.depth, l.channel_blocks, channel_block + 1);
         const int64_t vector = block_begin(l.vectors, l.filter_blocks, block);
         const int64_t pitch = (block_begin(l.vectors, l.filter_blocks, block + 1) - vector) * lanes;
-        pack_filter_vectors(c, from, end, vector * lanes, std::min(pitch, c.filters - vector * lanes), pitch,
-                            packed + (vector * lanes * c.depth + from * pitch) * l.taps);
+        pack_filter_vectors(c, group, from, end, vector * lanes, std::min(pitch, c.filters - vector * lanes), pitch,
+                            packed + group * packed_floats + (vector * lanes * c.depth + from * pitch) * l.taps);
     });
     const int64_t share = l.panel_floats + l.sums_floats, rows = c.rows.span.size();
     float* work = scratch<PixelPanels>(share * threads);
     const int64_t row_items = block_count(rows, l.item_rows);
-    parallel_for(l.chunks * row_items, threads, [&](int64_t i, int thread) {
+    parallel_for(c.groups * l.chunks * row_items, threads, [&](int64_t i, int thread) {
         RowsItem item;
-        item.block = block_begin(l.filter_blocks, l.chunks, i / row_items);
-        item.block_end = block_begin(l.filter_blocks, l.chunks, i / row_items + 1);
+        const int64_t chunk = i / row_items % l.chunks;
+        item.group = i / row_items / l.chunks;
+        item.block = block_begin(l.filter_blocks, l.chunks, chunk);
+        item.block_end = block_begin(l.filter_blocks, l.chunks, chunk + 1);
         item.row = i % row_items * l.item_rows;
         item.row_end = std::min(item.row + l.item_rows, rows);
         item.source = source_begin(c.rows, item.row, item.row_end);
         item.source_rows = source_end(c.rows, item.row, item.row_end) - item.source;
-        correlate_rows(c, l, item, packed, work + thread * share, work + thread * share + l.panel_floats);
+        correlate_rows(c, l, item, packed + item.group * packed_floats, work + thread * share,
+                       work + thread * share + l.panel_floats);
     });
 }
 

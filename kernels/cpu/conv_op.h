@@ -25,6 +25,7 @@ struct ConvParams {
     ConvAxis y, x;
     bool flip, ceil_mode;
     int64_t partial_sum;  // 0: all output positions; only WeightActs looks at it
+    int64_t groups;
 };
 
 // From Theano's ParamsType: the fields are those of _PARAMS in kernels/conv.py.
@@ -34,7 +35,8 @@ ConvParams conv_params(const Fields* f) {
             {f->stride_x, f->pad_left, f->pad_right},
             f->flip != 0,
             f->ceil_mode != 0,
-            f->partial_sum};
+            f->partial_sum,
+            f->groups};
 }
 
 // No image is larger, and no product of two such numbers overflows.
@@ -71,6 +73,13 @@ inline int check_equal(const char* op, const char* what, int64_t a, const char* 
     return -1;
 }
 
+inline int check_groups(const char* op, int64_t groups, const char* what, int64_t count) {
+    if (count % groups == 0) return 0;
+    PyErr_Format(PyExc_ValueError, "%s: %lld groups do not divide %lld %s", op, (long long)groups, (long long)count,
+                 what);
+    return -1;
+}
+
 // Reads an output_shape argument: two non-negative integers.
 inline int read_shape(const char* op, PyArrayObject* shape, int64_t* rows, int64_t* columns) {
     if (PyArray_NDIM(shape) != 1 || PyArray_DIM(shape, 0) != 2) {
@@ -99,6 +108,9 @@ inline int read_shape(const char* op, PyArrayObject* shape, int64_t* rows, int64
 
 // The kernel's view of checked sizes; a window needs at least one filter row and column.
 inline int complete(const char* op, ConvShape& s, const ConvParams& p) {
+    if (check_groups(op, p.groups, "channels", s.channels) || check_groups(op, p.groups, "filters", s.filters))
+        return -1;
+    s.groups = p.groups;
     if (s.filter_h < 1 || s.filter_w < 1) {
         PyErr_Format(PyExc_ValueError, "%s: filters of %lld x %lld", op, (long long)s.filter_h, (long long)s.filter_w);
         return -1;
@@ -117,13 +129,14 @@ inline int check_grids(const char* op, const ConvShape& s, const ConvParams& p) 
                : 0;
 }
 
-// Sizes that the arrays at hand give; the rest stays 0.
+// Sizes that the arrays at hand give; the rest stays 0. Filters have the channels of one group.
 inline void sizes_from_images(ConvShape& s, const Contiguous& images) {
     s.channels = images.dim(0), s.height = images.dim(1), s.width = images.dim(2), s.batch = images.dim(3);
 }
 
-inline void sizes_from_filters(ConvShape& s, const Contiguous& filters) {
-    s.channels = filters.dim(0), s.filter_h = filters.dim(1), s.filter_w = filters.dim(2), s.filters = filters.dim(3);
+inline void sizes_from_filters(ConvShape& s, const Contiguous& filters, const ConvParams& p) {
+    s.channels = filters.dim(0) * p.groups;
+    s.filter_h = filters.dim(1), s.filter_w = filters.dim(2), s.filters = filters.dim(3);
 }
 
 inline void sizes_from_outputs(ConvShape& s, const Contiguous& hid) {
@@ -170,9 +183,11 @@ int filter_acts_op(PyArrayObject* images_in, PyArrayObject* filters_in, PyArrayO
     const Contiguous images(images_in), filters(filters_in);
     if (images.failed() || filters.failed()) return -1;
     ConvShape s{};
-    sizes_from_filters(s, filters);
+    sizes_from_filters(s, filters, p);
     sizes_from_images(s, images);
-    if (check_equal(op, "channels", s.channels, "images", filters.dim(0), "filters") || complete(op, s, p)) return -1;
+    const char* channels = p.groups == 1 ? "channels" : "channels of a group";
+    if (complete(op, s, p) || check_equal(op, channels, s.group_channels(), "images", filters.dim(0), "filters"))
+        return -1;
     if (output_shape ? read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p) : all_outputs(s, p))
         return -1;
     return run_kernel(kernel, s, images, filters, out, {s.filters, s.out_h, s.out_w, s.batch});
@@ -186,7 +201,7 @@ int image_acts_op(PyArrayObject* hid_in, PyArrayObject* filters_in, PyArrayObjec
     if (hid.failed() || filters.failed()) return -1;
     ConvShape s{};
     sizes_from_outputs(s, hid);
-    sizes_from_filters(s, filters);
+    sizes_from_filters(s, filters, p);
     if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p))
         return -1;
     if (output_shape ? read_shape(op, output_shape, &s.height, &s.width) : only_image(s, p)) return -1;
@@ -228,16 +243,16 @@ int weight_acts_op(PyArrayObject* images_in, PyArrayObject* hid_in, PyArrayObjec
     if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
         read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p) || check_grids(op, s, p))
         return -1;
-    const int64_t filters[4] = {s.channels, s.filter_h, s.filter_w, s.filters};
+    const int64_t filters[4] = {s.group_channels(), s.filter_h, s.filter_w, s.filters};
     if (!partials) return run_kernel(kernel, s, images, hid, out, filters);
 
     const int64_t chunks = count_chunks(s, p.partial_sum);
-    const int64_t chunked[5] = {chunks, s.channels, s.filter_h, s.filter_w, s.filters};
+    const int64_t chunked[5] = {chunks, s.group_channels(), s.filter_h, s.filter_w, s.filters};
     if (chunks < 0 || ensure_output(partials, 5, chunked, NPY_FLOAT32)) return -1;
     float* sums = static_cast<float*>(PyArray_DATA(*partials));
     const auto both = [&](const ConvShape&, const float* x, const float* g, float* target, int threads) {
         partials_kernel(s, p.partial_sum, x, g, sums, threads);
-        sum_partials(sums, chunks, s.channels * s.filter_h * s.filter_w * s.filters, target, threads);
+        sum_partials(sums, chunks, s.group_channels() * s.filter_h * s.filter_w * s.filters, target, threads);
     };
     return run_kernel(both, s, images, hid, out, filters);
 }

@@ -7,11 +7,13 @@ namespace c01b {
 
 inline Correlation forward_correlation(const ConvShape& s, const float* images, const float* filters, float* outputs) {
     Correlation c;
+    c.groups = s.groups;
     c.source = images;
-    c.depth = s.channels, c.source_h = s.height, c.source_w = s.width;
+    c.depth = s.group_channels(), c.source_h = s.height, c.source_w = s.width;
     c.target = outputs;
-    c.filters = s.filters, c.batch = s.batch;
+    c.filters = s.group_filters(), c.batch = s.batch;
     c.weights = filters;
+    c.group_stride = s.group_filters();
     c.filter_stride = 1;
     c.column_stride = s.filters;
     c.row_stride = s.filter_w * c.column_stride;

@@ -9,11 +9,13 @@ namespace c01b {
 inline Correlation gradient_correlation(const ConvShape& s, const float* outputs_grad, const float* filters,
                                         float* images_grad) {
     Correlation c;
+    c.groups = s.groups;
     c.source = outputs_grad;
-    c.depth = s.filters, c.source_h = s.out_h, c.source_w = s.out_w;
+    c.depth = s.group_filters(), c.source_h = s.out_h, c.source_w = s.out_w;
     c.target = images_grad;
-    c.filters = s.channels, c.batch = s.batch;
+    c.filters = s.group_channels(), c.batch = s.batch;
     c.weights = filters;
+    c.group_stride = s.group_filters();
     c.depth_stride = 1;
     c.column_stride = s.filters;
     c.row_stride = s.filter_w * c.column_stride;

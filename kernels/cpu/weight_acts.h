@@ -16,8 +16,9 @@
 //
 // The rows of a tile are pairs (channel, filter row) for one filter column v, so that few channels fill it too.
 //
-// Blocking, from the outside: units of work (a block of filters x some channels x a slice of the products; each on one
-// thread, each slice with its own result); chunks of products; filter rows u with equal clipping; tiles of rows; v.
+// Blocking, from the outside: units of work (of a group a block of filters x some channels x a slice of the products;
+// each on one thread, each slice with its own result); chunks of products; filter rows u with equal clipping; tiles of
+// rows; v.
 //
 // Bounds: a chunk's panel stays in L2 and is streamed once a tile, 4 loads for 24 FMAs, and a tile's x stays in cache
 // over all v, so FMAs bound the outer tile. But it wastes the lanes past the last filter, and the transposition, once a
@@ -252,10 +253,11 @@ inline void find_runs(const ConvShape& s, int64_t v, Range rows, Range chunk, st
 
 // ---- a unit of work ------------------------------------------------------------------------------------------------
 
-// One thread's share of one result (channels, filter_h, filter_w, filters): it alone writes these filters and channels.
+// One thread's share of one result (group_channels, filter_h, filter_w, filters): it alone writes these filters and
+// channels.
 struct Unit {
     const ConvShape& s;
-    const float *images, *grads;  // grads and result begin at the unit's first filter
+    const float *images, *grads;  // from the group's first channel; grads and result from the unit's first filter
     bool dot;
     int64_t filters;
     Range channels, products;
@@ -385,13 +387,13 @@ struct Plan {
     bool dot;
     int threads;
     int64_t filters_a_block, channels_a_part, products_a_slice;
-    int64_t blocks, parts, slices;  // so many each: a unit of work is one of each
+    int64_t blocks, parts, slices;  // so many each, of a group: a unit of work is one of each
 };
 
 // What a unit costs, in FMAs of vectors. The constants are measured: what a run, a chunk and a panel cost besides, and
 // how much slower than an outer tile's a dot tile's FMAs are.
 inline double unit_cost(const ConvShape& s, const Plan& plan) {
-    const int64_t filters = std::min(plan.filters_a_block, s.filters), products = plan.products_a_slice;
+    const int64_t filters = std::min(plan.filters_a_block, s.group_filters()), products = plan.products_a_slice;
     const double taps = static_cast<double>(plan.channels_a_part * s.filter_h * s.filter_w);
     if (!plan.dot) {
         const int64_t chunks = ceil_div(products, OuterTile::chunk);
@@ -405,26 +407,27 @@ inline double unit_cost(const ConvShape& s, const Plan& plan) {
 
 // The plan whose busiest thread has least to do. products_a_slice 0: slices are ours to choose.
 inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads) {
-    const int64_t products = s.out_h * s.out_w * s.batch, vectors = ceil_div(s.filters, lanes);
+    const int64_t channels = s.group_channels(), products = s.out_h * s.out_w * s.batch;
+    const int64_t vectors = ceil_div(s.group_filters(), lanes);
     const int64_t blocks = ceil_div(vectors, OuterTile::max_columns), block = ceil_div(vectors, blocks) * lanes;
-    const double results = static_cast<double>(s.channels * s.filter_h * s.filter_w * vectors);
+    const double results = static_cast<double>(s.channels * s.filter_h * s.filter_w * vectors);  // of all groups
     if (results * products < 30000) threads = 1;  // about 8 us
     Plan best = {};
     double least = -1;
     const auto consider = [&](bool dot, int64_t parts, int64_t slices) {
-        Plan plan = {dot, threads, block, ceil_div(s.channels, parts), products_a_slice, blocks, parts, slices};
-        plan.parts = ceil_div(s.channels, plan.channels_a_part);
+        Plan plan = {dot, threads, block, ceil_div(channels, parts), products_a_slice, blocks, parts, slices};
+        plan.parts = ceil_div(channels, plan.channels_a_part);
         if (products_a_slice) {
             plan.slices = ceil_div(products, products_a_slice);
         } else {
             plan.products_a_slice = std::max<int64_t>(1, ceil_div(ceil_div(products, slices), lanes) * lanes);
         }
-        const int64_t units = ceil_div(blocks * plan.parts * plan.slices, threads);
+        const int64_t units = ceil_div(s.groups * blocks * plan.parts * plan.slices, threads);
         const double cost = units * unit_cost(s, plan) + (slices > 1 ? 8 * results * slices / threads : 0);
         if (least < 0 || cost < least) least = cost, best = plan;
     };
-    const int64_t most_units = 4 * static_cast<int64_t>(threads);
-    for (int64_t parts = 1; parts == 1 || (parts <= s.channels && parts * blocks <= most_units); ++parts) {
+    const int64_t most_units = ceil_div(4 * static_cast<int64_t>(threads), s.groups);  // of a group
+    for (int64_t parts = 1; parts == 1 || (parts <= channels && parts * blocks <= most_units); ++parts) {
         const int64_t most_slices = products_a_slice ? 1 : std::max<int64_t>(1, most_units / (parts * blocks));
         for (int64_t slices = 1; slices <= most_slices; ++slices) {
             consider(false, parts, slices);
@@ -434,18 +437,24 @@ inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads)
     return best;
 }
 
-// Results are (slices, channels, filter_h, filter_w, filters).
+// Floats of a result (group_channels, filter_h, filter_w, filters).
+inline int64_t result_floats(const ConvShape& s) { return s.group_channels() * s.filter_h * s.filter_w * s.filters; }
+
+// Results are (slices, group_channels, filter_h, filter_w, filters).
 inline void run_plan(const ConvShape& s, const Plan& plan, const float* images, const float* grads, float* results) {
-    const int64_t size = s.channels * s.filter_h * s.filter_w * s.filters, products = s.out_h * s.out_w * s.batch;
+    const int64_t size = result_floats(s), products = s.out_h * s.out_w * s.batch;
+    const int64_t group_pixels = s.group_channels() * s.height * s.width * s.batch;
     const auto share = [](int64_t i, int64_t step, int64_t end) {
         return Range{std::min(i * step, end), std::min((i + 1) * step, end)};
     };
-    parallel_for(plan.blocks * plan.parts * plan.slices, plan.threads, [&](int64_t i, int) {
-        const Range filters = share(i % plan.blocks, plan.filters_a_block, s.filters);
-        const Range channels = share(i / plan.blocks % plan.parts, plan.channels_a_part, s.channels);
-        const int64_t slice = i / plan.blocks / plan.parts;
-        const Unit unit = {s, images, grads + filters.begin * products, plan.dot, filters.size(), channels,
-                           share(slice, plan.products_a_slice, products), results + slice * size + filters.begin};
+    parallel_for(s.groups * plan.blocks * plan.parts * plan.slices, plan.threads, [&](int64_t i, int) {
+        const Range filters = share(i % plan.blocks, plan.filters_a_block, s.group_filters());
+        const Range channels = share(i / plan.blocks % plan.parts, plan.channels_a_part, s.group_channels());
+        const int64_t slice = i / plan.blocks / plan.parts % plan.slices;
+        const int64_t group = i / plan.blocks / plan.parts / plan.slices;
+        const int64_t filter = group * s.group_filters() + filters.begin;
+        const Unit unit = {s, images + group * group_pixels, grads + filter * products, plan.dot, filters.size(),
+                           channels, share(slice, plan.products_a_slice, products), results + slice * size + filter};
         unit.run();
     });
 }
@@ -466,7 +475,7 @@ inline void sum_slices(const float* results, int64_t slices, int64_t size, float
 inline void weight_acts(const ConvShape& s, const float* images, const float* outputs_grad, float* filters_grad,
                         int threads) {
     using namespace weight_grad;
-    const int64_t size = s.channels * s.filter_h * s.filter_w * s.filters;
+    const int64_t size = result_floats(s);
     if (size == 0) return;
     const Plan plan = make_plan(s, 0, threads);
     if (plan.slices == 1) return run_plan(s, plan, images, outputs_grad, filters_grad);
@@ -476,11 +485,12 @@ inline void weight_acts(const ConvShape& s, const float* images, const float* ou
 }
 
 // The same for each chunk of partial_sum output positions, with its own result: position i*out_w + j belongs to chunk
-// (i*out_w + j) / partial_sum, and partials is (chunks, channels, filter_h, filter_w, filters). Below 1: all positions.
+// (i*out_w + j) / partial_sum, and partials is (chunks, group_channels, filter_h, filter_w, filters). Below 1: all
+// positions.
 inline void weight_acts_partials(const ConvShape& s, int64_t partial_sum, const float* images,
                                  const float* outputs_grad, float* partials, int threads) {
     using namespace weight_grad;
-    if (s.channels * s.filter_h * s.filter_w * s.filters == 0) return;
+    if (result_floats(s) == 0) return;
     const int64_t positions = s.out_h * s.out_w;
     if (partial_sum < 1 || partial_sum > positions) partial_sum = std::max<int64_t>(1, positions);
     Plan plan = make_plan(s, std::max<int64_t>(1, partial_sum * s.batch), threads);
