@@ -8,6 +8,8 @@ from theano.compile import optdb
 from layoutopt.kernels import base
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
+from layoutopt.rewrites.edits import Edits
+from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import Recorded, conversions, record
 from layoutopt.rewrites.region import find_region, has_sites
@@ -16,7 +18,7 @@ from layoutopt.rewrites.tidy import drop_copies
 
 from .calibrate import find_machine
 from .explain import Report
-from .runtime import keep_memory
+from .runtime import keep_memory, share_cores
 
 # After specialize (2) and uncanonicalize (3), where gradients stand beside their forward graph; before UnShapeOpt (10), which
 # takes shape inference away, and long before specialize_device (48.6), which turns abstract convolutions into CorrMM.
@@ -64,18 +66,24 @@ def carry_layout(fgraph, settings):
     rewrites.record.Record
     """
     shapes = Shapes(fgraph, find_machine(settings.simd), Assumed(batch=settings.batch))
+    before = len(conversions(fgraph, shapes))
+    edits = Edits(fgraph)
+    fold_padding(edits, shapes, settings.constraints)
     region = find_region(fgraph, shapes, settings.constraints)
     plan = solve(region.problem)
-    before = len(conversions(fgraph, shapes))
     replaced = None
     if plan.pays:
         base.configure(simd=settings.simd)
         if settings.memory == "keep":
             keep_memory()
+        share_cores()
         replaced = apply_plan(fgraph, region, plan)
         vectorise(fgraph)
+    elif edits.notes:
+        edits.undo()
+        region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record
     drop_copies(fgraph)
-    return record(fgraph, region, plan, replaced, shapes, before)
+    return record(fgraph, region, plan, replaced, shapes, before, edits.notes)
 
 
 def _write(report, target):

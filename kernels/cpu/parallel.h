@@ -9,7 +9,10 @@
 #include <new>
 #ifdef _OPENMP
 #include <omp.h>
+#include <pthread.h>
 #endif
+
+#include "placement.h"
 
 namespace c01b {
 
@@ -21,12 +24,29 @@ inline int max_threads() {
 #endif
 }
 
+// Whether this is a forked child of a process that had threads at work: OpenMP's did not come along, and it would wait for
+// them for ever (a data loader's workers, say).
+inline bool& threads_lost() {
+    static bool lost = false;
+    return lost;
+}
+
+inline bool have_threads() {
+#ifdef _OPENMP
+    static const int watched = pthread_atfork(nullptr, nullptr, [] { threads_lost() = true; });
+    return watched == 0 && !threads_lost();
+#else
+    return false;
+#endif
+}
+
 // Calls body(index, thread) for every index in [0, count), indices dealt in contiguous runs of equal length: which
 // thread computes what depends on the count of threads alone, so results are the same in every run.
 template <class Body>
 void parallel_for(int64_t count, int threads, const Body& body) {
 #ifdef _OPENMP
-    if (threads > 1 && count > 1) {
+    if (threads > 1 && count > 1 && have_threads()) {
+        wake_elsewhere(threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
         for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());
         return;

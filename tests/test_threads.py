@@ -1,0 +1,95 @@
+"""Threads: where they may run, what a forked child does without them, and two Theano functions at once.
+
+Each in a process of its own: OpenMP reads its environment once, and a test of forking must not fork the test suite.
+"""
+import os
+import subprocess
+import sys
+
+import pytest
+
+CONVOLVE = """
+import numpy as np, theano, os, sys
+from theano import tensor as T
+from layoutopt.kernels.conv import FilterActs
+x, w = T.tensor4(dtype="float32"), T.tensor4(dtype="float32")
+f = theano.function([x, w], FilterActs(pad=1)(x, w))
+rng = np.random.RandomState(0)
+images = rng.randint(-4, 5, (16, 20, 20, 64)).astype("float32")
+filters = rng.randint(-4, 5, (16, 3, 3, 32)).astype("float32")
+expected = f(images, filters)
+"""
+
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: threads cannot be placed")
+
+
+def run(program, **environment):
+    """What a program prints, run under two OpenMP threads."""
+    variables = dict(os.environ, OMP_NUM_THREADS="2", **environment)
+    return subprocess.run([sys.executable, "-c", CONVOLVE + program], env=variables, check=True, timeout=300,
+                          stdout=subprocess.PIPE, text=True).stdout
+
+
+@two_cores
+def test_a_worker_keeps_off_its_masters_core_and_nobody_else_is_moved():
+    """One thread of the process has lost one core; the main thread has what it had."""
+    printed = run("""
+masks = {int(t): os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task")}
+everything = masks.pop(os.getpid())
+print(len(everything), sorted(len(everything - mask) for mask in masks.values())[-1],
+      sum(mask != everything for mask in masks.values()))
+""")
+    assert printed.split() == [str(len(os.sched_getaffinity(0))), "1", "1"]
+
+
+@two_cores
+def test_threads_that_the_user_bound_stay_where_they_are():
+    printed = run("""
+print(sorted(len(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task"))[:2])
+""", OMP_PROC_BIND="true", OMP_PLACES="cores")
+    assert printed.strip() == "[1, 1]"  # the master and its worker, a core each
+
+
+def test_a_forked_child_computes_alone():
+    """OpenMP's threads do not come along when a process forks: a child that waited for them would never end."""
+    printed = run("""
+child = os.fork()
+if child == 0:
+    same = np.array_equal(f(images, filters), expected)
+    os._exit(0 if same else 1)
+print(os.waitpid(child, 0)[1], np.array_equal(f(images, filters), expected))
+""")
+    assert printed.split() == ["0", "True"]
+
+
+def test_two_functions_on_two_threads():
+    """Kernels run without the interpreter lock, each with threads and scratch memory of its own."""
+    printed = run("""
+import threading
+g = theano.function([x, w], FilterActs(pad=1)(x, w))
+right = {f: [], g: []}
+def work(function):
+    for _ in range(50):
+        right[function].append(np.array_equal(function(images, filters), expected))
+threads = [threading.Thread(target=work, args=(function,)) for function in (f, g)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sum(right[f]), sum(right[g]))
+""")
+    assert printed.split() == ["50", "50"]
+
+
+@pytest.mark.parametrize("mine", [None, "77"])
+def test_threads_sleep_soon_unless_the_user_said_otherwise(mine, monkeypatch):
+    from layoutopt.runtime import share_cores
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", mine or "")
+    if mine is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == (mine or "5000")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    share_cores()
+    assert "GOMP_SPINCOUNT" not in os.environ
