@@ -42,6 +42,8 @@ class Report:
                 times += ", %s in c01b" % milliseconds(site.c01b_seconds)
             lines.append("%-4s %-20s %s" % (site.layout, site.kind, site.sizes))
             lines.append("     %s" % "; ".join(part for part in (site.op, site.place, times) if part))
+            if site.note:
+                lines.append("     %s" % site.note)
             if site.layout == "bc01" or not site.sizes:
                 lines.append("     %s" % site.reason)
         return lines

@@ -22,6 +22,7 @@ class SiteRecord(NamedTuple):
     op : the op that runs.
     reason : the verdict, or why a qualifying site stays.
     bc01_seconds, c01b_seconds : predictions; None where there is no such version.
+    note : what other part of the graph it has taken in, or ''.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class SiteRecord(NamedTuple):
     reason: str
     bc01_seconds: float
     c01b_seconds: Optional[float]
+    note: str = ""
 
 
 class ConversionRecord(NamedTuple):
@@ -80,7 +82,7 @@ def recorded(fgraph):
     return next((feature.report for feature in fgraph._features if isinstance(feature, Recorded)), None)
 
 
-def record(fgraph, region, plan, replaced, shapes, conversions_before):
+def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=()):
     """The record of one run, of the graph as it is after `replaced` = `apply_plan(...)`.
 
     Parameters
@@ -88,14 +90,16 @@ def record(fgraph, region, plan, replaced, shapes, conversions_before):
     replaced : list of (old node, new outputs), or None if the plan was not carried out.
     conversions_before : int
         `len(conversions(...))` of the graph as it was.
+    notes : dict of theano.Apply to str
+        See `rewrites.edits`.
     """
     now_c01b = {old: new for old, new in replaced or ()}
-    sites = [_site_record(site, now_c01b.get(site.node), plan) for site in region.sites]
+    sites = [_site_record(site, now_c01b.get(site.node), dict(notes).get(site.node, "")) for site in region.sites]
     return Record(sites, conversions(fgraph, shapes), conversions_before, plan.unchanged, plan.seconds, plan.bound,
                   replaced is not None)
 
 
-def _site_record(site, new_outputs, plan):
+def _site_record(site, new_outputs, note):
     node, c01b = site.node, site.choice.c01b
     place = place_of(node.outputs[0])
     own = type(node.op) in C01B_OPS
@@ -106,7 +110,7 @@ def _site_record(site, new_outputs, plan):
         reason = "qualifies, but does not pay here: %s as it is, %s in c01b, conversions not counted" % (
             milliseconds(site.choice.bc01.seconds), milliseconds(c01b.seconds))
     return SiteRecord(site.kind, place, sizes_of(site.facts), layout, op, reason, site.choice.bc01.seconds,
-                      None if c01b is None else c01b.seconds)
+                      None if c01b is None else c01b.seconds, note)
 
 
 def milliseconds(seconds):

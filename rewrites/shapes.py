@@ -19,7 +19,7 @@ from theano.gof import Constant
 from theano.sandbox.rng_mrg import mrg_uniform_base
 from theano.scalar import ScalarOp
 from theano.tensor.basic import (Alloc, Join, NotScalarConstantError, Rebroadcast, Reshape, ScalarFromTensor,
-                                 TensorFromScalar, get_scalar_constant_value)
+                                 TensorFromScalar, get_scalar_constant_value, get_vector_length)
 from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.opt import MakeVector
@@ -113,7 +113,7 @@ class Shapes:
         """The `origin` of one size of a value; None where there is no expression for it."""
         if variable.broadcastable[axis]:
             return 1
-        size = self._symbolic(variable, axis)
+        size = self.symbolic(variable, axis)
         return None if size is None else self.origin(size)
 
     def bytes(self, variable):
@@ -130,7 +130,7 @@ class Shapes:
         """Predicted time of numpy's copy of a transposed view of this value."""
         return self.machine.strided_copy_seconds(self.bytes(variable))
 
-    def _symbolic(self, variable, axis):
+    def symbolic(self, variable, axis):
         """The scalar variable of one size, or None."""
         variable = _original(variable)
         if self.feature is None:
@@ -142,7 +142,7 @@ class Shapes:
         return None if sizes is None else sizes[axis]
 
     def _size(self, variable, axis, trust):
-        symbolic = self._symbolic(variable, axis)
+        symbolic = self.symbolic(variable, axis)
         return self._size_of(variable, axis, trust, None if symbolic is None else self._number(symbolic, trust))
 
     def _size_of(self, variable, axis, trust, number):
@@ -215,14 +215,14 @@ class Shapes:
     def _shape(self, variable, trust):
         sizes = []
         for axis in range(variable.ndim):
-            symbolic = self._symbolic(variable, axis)
+            symbolic = self.symbolic(variable, axis)
             number = None if symbolic is None else (yield symbolic)
             sizes.append(self._size_of(variable, axis, trust, number))
         return None if None in sizes else np.asarray(sizes, "int64")
 
     def _shape_i(self, node, trust):
         variable, axis = node.inputs[0], node.op.i
-        symbolic = self._symbolic(variable, axis)
+        symbolic = self.symbolic(variable, axis)
         if symbolic is None or symbolic.owner is node or self._leaf_of(symbolic) == (variable, axis):
             return 1 if variable.broadcastable[axis] else self._leaf_size(variable, axis, trust)
         return (yield symbolic)
@@ -257,7 +257,7 @@ class Shapes:
         return size
 
     def _size_expression(self, variable, axis, default):
-        symbolic = self._symbolic(variable, axis) if axis < variable.ndim else None
+        symbolic = self.symbolic(variable, axis) if axis < variable.ndim else None
         return default if symbolic is None else symbolic
 
     def _chosen(self, node):
@@ -320,10 +320,21 @@ def _element(node):
     vector = node.inputs[0]
     while vector.owner is not None and isinstance(_constant_index(vector.owner), slice):
         cut = _constant_index(vector.owner)
-        if (cut.start or 0) < 0 or cut.step not in (None, 1):
+        start = _from_front(cut.start or 0, vector.owner.inputs[0])
+        if start is None or cut.step not in (None, 1):
             break
-        vector, index = vector.owner.inputs[0], index + (cut.start or 0)
+        vector, index = vector.owner.inputs[0], index + start
     return (vector, int(index)) if index >= 0 else None
+
+
+def _from_front(start, vector):
+    """Where a slice of a vector starts, counted from the front; None where it is counted from an end that is not known."""
+    if start >= 0:
+        return start
+    try:
+        return max(0, start + get_vector_length(vector))
+    except ValueError:
+        return None
 
 
 def _constant_index(node):

@@ -215,14 +215,14 @@ def _conv_sizes(images, filters, border_mode, role, shapes):
     outputs = shapes.present(role["outputs"])
     return dict(batch=_merge(images[:1], outputs[:1])[0], channels=_merge(images[1:2], filters[1:2])[0],
                 filters=_merge(filters[:1], outputs[1:2])[0], filter=_pair(filters[2:]), image=_pair(images[2:]),
-                output=_pair(outputs[2:]), pads=_pads(border_mode, _pair(filters[2:])))
+                output=_pair(outputs[2:]), pads=pads_of(border_mode, _pair(filters[2:])))
 
 
 def _pair(sizes):
     return None if None in sizes else tuple(sizes)
 
 
-def _pads(border_mode, filter_shape):
+def pads_of(border_mode, filter_shape):
     """(top, bottom, left, right), or None while a named mode's filter is unknown."""
     if border_mode == "valid":
         return (0, 0, 0, 0)

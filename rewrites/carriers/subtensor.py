@@ -16,7 +16,7 @@ from .registry import carries
 _ALL = slice(None)
 
 
-def _entries(node, first):
+def entries_of(node, first):
     """Integer or slice of every axis, as variables; those of the inputs start at `first`."""
     entries = get_idx_list([None] + list(node.inputs[first:]), node.op.idx_list)
     return tuple(entries) + (_ALL,) * (node.inputs[0].ndim - len(entries))
@@ -52,7 +52,7 @@ def subtensor(node, shapes):
     x, out = node.inputs[0], node.outputs[0]
     if x.ndim < 2:
         return None
-    entries = _entries(node, 1)
+    entries = entries_of(node, 1)
 
     def build(node, inputs, layouts):
         rotated = _rotated(entries)
@@ -69,7 +69,7 @@ def inc_subtensor(node, shapes):
     x, y = node.inputs[:2]
     if x.ndim < 2 or node.op.inplace:
         return None
-    entries = _entries(node, 2)
+    entries = entries_of(node, 2)
     rank = sum(isinstance(entry, slice) for entry in entries)
     whole = _layout(entries) == C01B and y.ndim == rank
 
