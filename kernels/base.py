@@ -53,7 +53,7 @@ def openmp_default():
 
 
 @functools.lru_cache(maxsize=None)
-def _headers_digest():
+def headers_digest():
     """A number that changes whenever a C++ header does: Theano's module cache looks at sources, not at their includes."""
     digest = hashlib.sha256()
     for name in sorted(os.listdir(CPU_HEADERS)):
@@ -94,7 +94,7 @@ class C01bOp(OpenMPOp):
         return ["-ffast-math"]
 
     def c_code_cache_version(self):
-        return (_headers_digest(),)
+        return (headers_digest(),)
 
     def make_thunk(self, node, storage_map, compute_map, no_recycling, impl=None):
         # FAST_COMPILE asks for Python thunks; Theano's own convolutions run as C there all the same, and so do ours:

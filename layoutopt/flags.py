@@ -10,6 +10,10 @@ _FLAGS = (
      "What a convolution or pooling must fulfil: 'layoutopt', what the kernels can do, or 'cuda_convnet', the original set.",
      EnumStr("layoutopt", *sorted(set(CONSTRAINTS) - {"layoutopt"}))),
     ("batch", "Images in a minibatch, for predicting costs, where the graph does not say.", IntParam(128, lambda n: n > 0)),
+    ("cost",
+     "Where the seconds come from that plans rest on: 'model', predicted; 'measure', each convolution, pooling and conversion is "
+     "timed when it is first met, and the times are kept in the user's cache directory.",
+     EnumStr("model", "measure")),
     ("simd", "Vectors of the CPU kernels: what the compiler finds on this machine, or a narrower kind.",
      EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
     ("memory",

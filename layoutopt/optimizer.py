@@ -19,6 +19,7 @@ from layoutopt.rewrites.tidy import drop_copies
 from .calibrate import find_machine
 from .explain import Report
 from .runtime import keep_memory, share_cores
+from .verdicts import clock_for
 
 # After specialize (2) and uncanonicalize (3), where gradients stand beside their forward graph; before UnShapeOpt (10), which
 # takes shape inference away, and long before specialize_device (48.6), which turns abstract convolutions into CorrMM.
@@ -65,7 +66,8 @@ def carry_layout(fgraph, settings):
     -------
     rewrites.record.Record
     """
-    shapes = Shapes(fgraph, find_machine(settings.simd), Assumed(batch=settings.batch))
+    machine = find_machine(settings.simd)
+    shapes = Shapes(fgraph, machine, Assumed(batch=settings.batch), clock_for(settings, machine))
     before = len(conversions(fgraph, shapes))
     edits = Edits(fgraph)
     fold_padding(edits, shapes, settings.constraints)

@@ -9,6 +9,7 @@ from theano.gof import Apply, Constant
 
 from .carriers import choice_of
 from .layout import BC01, C01B
+from .measured import time_conversions, timed_sites
 from .plan import Problem, Value
 from .sites import C01B_OPS, CONV_SITES, POOL_SITES, Site, read_site
 from .versions import Choice, fixed
@@ -46,7 +47,8 @@ class Choices(dict):
 
 def find_sites(order, shapes, constraints="layoutopt"):
     """The sites among the nodes `order` (a topological order), judged by a set of constraints."""
-    return [read_site(node, shapes, constraints) for node in order if type(node.op) in SITE_OPS]
+    sites = [read_site(node, shapes, constraints) for node in order if type(node.op) in SITE_OPS]
+    return timed_sites(sites, shapes) if shapes.clock is not None else sites
 
 
 def has_sites(fgraph):
@@ -74,6 +76,8 @@ def find_region(fgraph, shapes, constraints="layoutopt"):
     reached = _grow([node for node in order if _gains(choices[node])], choices)
     nodes = [node for node in order if node in reached]
     variables = _values_of(nodes)
+    if shapes.clock is not None:
+        time_conversions(variables, shapes)
     number = {node: i for i, node in enumerate(nodes)}
     values = [_value(variable, number, choices, shapes) for variable in variables]
     return Region(sites, nodes, variables, choices, Problem([choices[node] for node in nodes], values))

@@ -59,12 +59,16 @@ class Shapes:
     machine : Machine
         Turns bytes into seconds.
     assumed : Assumed
+    clock : callable, optional
+        Measures what the machine predicts (`rewrites.measured`).
     """
 
-    def __init__(self, fgraph, machine=Machine(), assumed=Assumed()):
+    def __init__(self, fgraph, machine=Machine(), assumed=Assumed(), clock=None):
         self.feature = getattr(fgraph, "shape_feature", None)
         self.machine = machine
         self.assumed = assumed
+        self.clock = clock
+        self.timed = {}  # (variable, layout) -> seconds of its conversion, where measured
         self._numbers = {}
         self._hints = {}
         self._read = set()  # variables whose sizes were looked up, with the hints there were
@@ -89,6 +93,10 @@ class Shapes:
     def estimate(self, variable):
         """Sizes of a value per axis: as they are now, or assumed."""
         return self.sizes(variable, ASSUMED)
+
+    def value(self, variable):
+        """An integer scalar or vector computed from sizes, estimated like these; None where it is no arithmetic of sizes."""
+        return self._number(variable, ASSUMED)
 
     def origin(self, size):
         """What a size provably is: a number, an (input of the graph, axis) pair, or the scalar that it is computed as.
@@ -121,9 +129,11 @@ class Shapes:
         return int(np.prod(self.estimate(variable), dtype=np.int64)) * np.dtype(variable.dtype).itemsize
 
     def conversion_seconds(self, variable, to=C01B):
-        """Predicted time of one conversion of this value, in either layout, into the other one, `to`."""
+        """Time of one conversion of this value, in either layout, into the other one, `to`: measured, or predicted."""
         if is_view(variable.broadcastable):
             return 0.0
+        if (variable, to) in self.timed:
+            return self.timed[variable, to]
         return self.machine.conversion_seconds(self.bytes(variable), self.estimate(variable)[0], to)
 
     def strided_copy_seconds(self, variable):

@@ -37,7 +37,8 @@ class Site(NamedTuple):
     kind : see `rewrites.constraints`.
     facts : what is known of it; sizes are None where they are not.
     verdict : whether it qualifies for c01b.
-    choice : its versions, with predicted seconds.
+    choice : its versions, with their seconds.
+    timed : whether these are measured; else they are predicted.
     """
 
     node: Apply
@@ -45,6 +46,7 @@ class Site(NamedTuple):
     facts: dict
     verdict: Verdict
     choice: Choice
+    timed: bool = False
 
 
 class ConvRoles(NamedTuple):

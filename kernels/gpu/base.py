@@ -19,7 +19,7 @@ from theano.gpuarray.type import GpuArrayType, gpu_context_type
 from theano.scalar import int64
 from theano.tensor import TensorType, as_tensor_variable
 
-from ..base import CPU_HEADERS, _headers_digest
+from ..base import CPU_HEADERS, headers_digest
 
 GPU_SOURCES = os.path.dirname(os.path.abspath(__file__))
 _KINDS = ("*.h", "*.cluda", "cuda/*.h", "cuda/*.cuh")
@@ -135,7 +135,7 @@ class GpuC01bOp(Op):
         return embedded(tuple(files(*self.sources)))
 
     def c_code_cache_version(self):
-        return _headers_digest(), _sources_digest()
+        return headers_digest(), _sources_digest()
 
     def c_code(self, node, name, inputs, outputs, sub):
         return "if (c01b::gpu::%s_op(%s)) %s" % (
