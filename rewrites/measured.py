@@ -17,7 +17,7 @@ from .layout import BC01, C01B, is_view, rotate
 from .sites import CONV_SITES
 
 LONGEST_CALL = 0.1  # seconds predicted, of both versions: sites beyond are run on fewer images, and scaled
-FEWEST_IMAGES = 64  # of those: vectors and threads still have full shares
+FEWEST_IMAGES = 32  # of those: vectors and threads still have full shares
 LARGEST_CONVERSION = 2 ** 26  # bytes, more than caches hold; what is larger is scaled as well
 TOP = 3  # images hold whole numbers up to this one, which is then in nearly every window
 

@@ -74,10 +74,20 @@ class Shapes:
         self._read = set()  # variables whose sizes were looked up, with the hints there were
 
     def hint(self, variable, sizes):
-        """Remember sizes, None where unknown, that a convolution was told about one of its values."""
+        """Remember sizes, None where unknown, that a convolution was told about one of its values.
+
+        Of a value that is computed they are remembered of the input that its sizes provably come from.
+        """
+        if variable.owner is not None:
+            for axis, size in enumerate(sizes):
+                origin = self.axis_origin(variable, axis) if size is not None else None
+                if isinstance(origin, tuple):
+                    leaf, its_axis = origin
+                    self.hint(leaf, [size if i == its_axis else None for i in range(leaf.ndim)])
+            return
         known = self._hints.get(variable, (None,) * variable.ndim)
         hints = tuple(new if old is None else old for old, new in zip(known, sizes))
-        if variable.owner is None and hints != known:
+        if hints != known:
             self._hints[variable] = hints
             if variable in self._read:
                 self._numbers.clear()
