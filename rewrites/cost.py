@@ -19,6 +19,7 @@ from .layout import BC01, C01B
 
 # Theano's CorrMM: per image a gathering of columns (im2col) and a matrix product.
 STOCK_IMAGE = 0.55e-6  # seconds an image takes besides
+STOCK_GROUP = 1.0e-6  # and each further group of it: another product
 GATHER = {FORWARD: 0.40e-9, WEIGHT_GRADIENT: 0.40e-9, IMAGE_GRADIENT: 0.33e-9}  # seconds per column element and core
 PRODUCT_SHARE = 0.71  # of a core's peak: OpenBLAS on the columns of one image
 PRODUCT_DEPTH = 2.0  # a matrix product of this depth runs at half of that
@@ -143,26 +144,27 @@ class Machine(NamedTuple):
     # ---- convolutions
 
     def stock_conv_seconds(self, work):
-        """Theano's CorrMM: for each image the columns are gathered, then multiplied.
+        """Theano's CorrMM: for each image the columns are gathered, then multiplied, group by group.
 
         Parameters
         ----------
         work : ConvWork
         """
-        depth = {FORWARD: work.taps, WEIGHT_GRADIENT: work.positions, IMAGE_GRADIENT: work.filters}[work.kind]
+        depth = {FORWARD: work.taps, WEIGHT_GRADIENT: work.positions, IMAGE_GRADIENT: work.filters // work.groups}[work.kind]
         depth = max(1, depth)
         flops = 2.0 * work.filters * work.taps * work.positions
         multiplying = flops / (self.core_flops * PRODUCT_SHARE * depth / (depth + PRODUCT_DEPTH))
         if self.images_at_once == 1:
             multiplying /= 1 + PRODUCT_SCALING * (self.product_threads - 1)
-        columns, filters = work.taps * work.positions, work.taps * work.filters
+        columns, filters = work.taps * work.groups * work.positions, work.taps * work.filters
+        calls = STOCK_GROUP * (work.groups - 1)
         gathering = GATHER[work.kind] * columns
         copies = self.images_at_once if work.kind == WEIGHT_GRADIENT else 0  # each thread sums its own gradient
-        if work.taps > work.channels:
+        if work.taps * work.groups > work.channels:
             copies += 1  # the flipped filters
         traffic = 4.0 * (2 * filters if work.kind == WEIGHT_GRADIENT else filters) / (2.5 * self.core_bandwidth)
         rounds = -(-work.batch // self.images_at_once)
-        seconds = rounds * (STOCK_IMAGE + gathering + multiplying + traffic)
+        seconds = rounds * (STOCK_IMAGE + calls + gathering + multiplying + traffic)
         return self.call + (seconds + 4.0 * copies * filters / self.core_bandwidth) / self.speeds.stock_conv
 
     def c01b_conv_seconds(self, work):
@@ -188,8 +190,8 @@ class Machine(NamedTuple):
     def _correlation(self, work, pixels, filters):
         """(operations at peak, seconds of packing); `pixels` and `filters` are seconds of moving them once."""
         forward = work.kind == FORWARD
-        results = max(1, work.filters if forward else work.channels)
-        products = max(1.0, work.taps if forward else work.taps * work.filters / (results * work.strides))  # of a pixel
+        results = max(1, (work.filters if forward else work.channels) // work.groups)  # of a pixel, and products:
+        products = max(1.0, work.taps if forward else work.taps * work.filters / (work.groups * results * work.strides))
         images, padding = self.padding(work.batch), self.padding(results)
         if padding * (1.03 + 60 / products) < images:
             return (work.flops * padding * (1 + FILTER_LANES_SUMS / products) / FILTER_LANES_SHARE,
@@ -273,10 +275,11 @@ class ConvWork(NamedTuple):
 
     kind : FORWARD, WEIGHT_GRADIENT or IMAGE_GRADIENT.
     batch, channels, filters : as they are called.
-    taps : channels * filter rows * filter columns.
+    taps : channels of a group * filter rows * filter columns.
     positions : output rows * output columns.
     pixels : input rows * input columns.
     strides : of the rows times of the columns.
+    groups : into which channels and filters are cut.
     """
 
     kind: str
@@ -287,6 +290,7 @@ class ConvWork(NamedTuple):
     positions: int
     pixels: int
     strides: int = 1
+    groups: int = 1
 
     @property
     def flops(self):

@@ -86,7 +86,8 @@ def _numbers(sizes):
 def conv_parameters(op):
     """The parameters of a Theano convolution for the c01b ops, which know Theano's border modes and rounding."""
     facts, _, _ = told(op)
-    return dict(pad=facts["border_mode"], stride=facts["stride"], flip=facts["flip"], ceil_mode=False)
+    return dict(pad=facts["border_mode"], stride=facts["stride"], flip=facts["flip"], ceil_mode=False,
+                groups=facts["groups"])
 
 
 def _build_forward(node, inputs):
@@ -196,9 +197,9 @@ def _conv_site(node, shapes, constraints, roles):
     if plain:
         shapes.hint(role["images"], images)
         shapes.hint(role["filters"], filters)
-        shapes.hint(role["images"], (None, shapes.present(role["filters"])[1], None, None))
-        facts.update(_conv_sizes(images, filters, facts["border_mode"], role, shapes))
-        work = _conv_work(roles.kind, facts["stride"], role, shapes)
+        shapes.hint(role["images"], (None, _channels(shapes.present(role["filters"]), facts["groups"]), None, None))
+        facts.update(_conv_sizes(images, filters, facts, role, shapes))
+        work = _conv_work(roles.kind, facts, role, shapes)
         seconds = shapes.machine.stock_conv_seconds(work), shapes.machine.c01b_conv_seconds(work)
     else:
         facts.update(dict.fromkeys(("batch", "channels", "filters", "filter", "image", "output", "pads")))
@@ -210,14 +211,20 @@ def _conv_site(node, shapes, constraints, roles):
     return Site(node, roles.kind, facts, verdict, Choice(as_written(node, seconds[0]), c01b))
 
 
-def _conv_sizes(images, filters, border_mode, role, shapes):
+def _channels(filters, groups):
+    """Channels of the images that filters of these sizes are for: they have those of one group."""
+    return None if filters[1] is None else filters[1] * groups
+
+
+def _conv_sizes(images, filters, facts, role, shapes):
     """The facts about sizes, of which the convolution was told `images` and `filters`: None where they are unknown."""
     images = _merge(images, shapes.present(role["images"]))
     filters = _merge(filters, shapes.present(role["filters"]))
     outputs = shapes.present(role["outputs"])
-    return dict(batch=_merge(images[:1], outputs[:1])[0], channels=_merge(images[1:2], filters[1:2])[0],
+    channels = _channels(filters, facts["groups"])
+    return dict(batch=_merge(images[:1], outputs[:1])[0], channels=_merge(images[1:2], (channels,))[0],
                 filters=_merge(filters[:1], outputs[1:2])[0], filter=_pair(filters[2:]), image=_pair(images[2:]),
-                output=_pair(outputs[2:]), pads=pads_of(border_mode, _pair(filters[2:])))
+                output=_pair(outputs[2:]), pads=pads_of(facts["border_mode"], _pair(filters[2:])))
 
 
 def _pair(sizes):
@@ -236,11 +243,11 @@ def pads_of(border_mode, filter_shape):
     return axes[0] + axes[1]
 
 
-def _conv_work(kind, stride, role, shapes):
+def _conv_work(kind, facts, role, shapes):
     (batch, channels, *image), (filters, _, *taps) = shapes.estimate(role["images"]), shapes.estimate(role["filters"])
-    output = shapes.estimate(role["outputs"])[2:]
-    return ConvWork(kind, batch, channels, filters, channels * taps[0] * taps[1], output[0] * output[1], image[0] * image[1],
-                    stride[0] * stride[1])
+    output, stride, groups = shapes.estimate(role["outputs"])[2:], facts["stride"], facts["groups"]
+    return ConvWork(kind, batch, channels, filters, max(1, channels // groups) * taps[0] * taps[1], output[0] * output[1],
+                    image[0] * image[1], stride[0] * stride[1], groups)
 
 
 def _dtype(variables):

@@ -145,6 +145,18 @@ def test_convolutions_qualify_and_keep_their_parameters(kind, border_mode, pads,
     assert (op.pad, op.stride, op.flip, op.ceil_mode) == (as_pad(site.node.op.border_mode), stride, flip, False)
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_groups_are_passed_on(kind, groups):
+    """Filters have the channels of one group; images those of all."""
+    filters = (16, 4 // groups, 3, 3)
+    for node in (convolution(kind, filters=filters, num_groups=groups), corr(kind, num_groups=groups)):
+        site = site_of(node)
+        assert site.verdict.qualifies and site.facts["groups"] == c01b_op(site).groups == groups
+    told = site_of(convolution(kind, UNKNOWN, filters, num_groups=groups))
+    assert (told.facts["channels"], told.facts["filters"]) == (4, 16)
+
+
 @pytest.mark.parametrize("images, filters", [
     ((1, 4, 9, 9), (7, 4, 3, 3)),
     ((8, 1, 9, 9), (7, 1, 3, 3)),
@@ -177,7 +189,6 @@ def test_a_convolution_of_which_nothing_is_known_qualifies(kind):
     (dict(dtype="float16"), ["float16", "float32"]),
     (dict(filter_dilation=(2, 2)), ["filter_dilation is (2, 2)"]),
     (dict(filter_dilation=(1, 2)), ["filter_dilation is (1, 2)"]),
-    (dict(num_groups=2, filters=(16, 2, 3, 3)), ["num_groups is 2"]),
     (dict(dtype="float64", filter_dilation=(2, 2)), ["float64"]),  # the first constraint broken is the reason
 ])
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
@@ -255,7 +266,6 @@ def test_corr_gradients_that_compute_their_own_shape(kind, border_mode):
 @pytest.mark.parametrize("changes, words", [
     (dict(dtype="float64"), ["float64", "float32"]),
     (dict(filter_dilation=(1, 2)), ["filter_dilation is (1, 2)"]),
-    (dict(num_groups=2), ["num_groups is 2"]),
     (dict(unshared=True), ["unshared"]),
 ])
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
@@ -356,6 +366,9 @@ def test_images_have_the_channels_that_filters_have_now():
     fgraph, shapes = graph_of(AbstractConv2d()(tensor(UNKNOWN), W))
     site = read_site(fgraph.outputs[0].owner, shapes)
     assert site.facts["channels"] == 4 and shapes.estimate(site.node.inputs[0])[1] == 4
+    fgraph, shapes = graph_of(AbstractConv2d(num_groups=3)(tensor(UNKNOWN), W))
+    site = read_site(fgraph.outputs[0].owner, shapes)
+    assert site.facts["channels"] == 12 and shapes.estimate(site.node.inputs[0])[1] == 12
 
 
 def test_a_pooling_of_which_nothing_is_known_qualifies():
@@ -372,6 +385,10 @@ def channels(count):
     return dict(images=(8, count, 9, 9), filters=(16, count, 3, 3))
 
 
+def grouped(groups, channels, filters):
+    return dict(num_groups=groups, images=(8, channels, 9, 9), filters=(filters, channels // groups, 3, 3))
+
+
 CORRELATIONS = (FORWARD, IMAGE_GRADIENT)
 ORIGINAL_POOLS = (MAX_POOL, MAX_POOL_GRADIENT, AVG_POOL, AVG_POOL_GRADIENT)
 LIMITS = [
@@ -385,6 +402,10 @@ LIMITS = [
     (CONVOLUTIONS, dict(filters=(16, 4, 3, 3)), dict(filters=(8, 4, 3, 3)), ["8 filters"]),
     (CONVOLUTIONS, dict(filters=(32, 4, 3, 3)), dict(filters=(24, 4, 3, 3)), ["24 filters"]),
     (CONVOLUTIONS, dict(filters=(48, 4, 3, 3)), dict(filters=(17, 4, 3, 3)), ["17 filters"]),
+    (CONVOLUTIONS, grouped(2, 8, 32), grouped(2, 8, 16), ["16 filters in 2 groups"]),
+    (CONVOLUTIONS, grouped(3, 12, 48), grouped(3, 12, 32), ["32 filters in 3 groups"]),
+    ((FORWARD,), grouped(2, 4, 32), grouped(2, 6, 32), ["6 channels in 2 groups", "2 colours"]),
+    ((IMAGE_GRADIENT, WEIGHT_GRADIENT), grouped(2, 8, 32), grouped(2, 4, 32), ["4 channels in 2 groups", "4 colours"]),
     (CORRELATIONS, channels(1), channels(5), ["5 channels"]),
     (CORRELATIONS, channels(2), channels(7), ["7 channels"]),
     (CORRELATIONS, channels(3), channels(9), ["9 channels"]),
