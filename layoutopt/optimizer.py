@@ -5,7 +5,6 @@ import theano
 from theano import gof
 from theano.compile import optdb
 
-from layoutopt.kernels import base
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
@@ -18,7 +17,7 @@ from layoutopt.rewrites.tidy import drop_copies
 
 from .calibrate import find_machine
 from .explain import Report
-from .runtime import keep_memory, share_cores
+from .runtime import prepare
 from .verdicts import clock_for
 
 # After specialize (2) and uncanonicalize (3), where gradients stand beside their forward graph; before UnShapeOpt (10), which
@@ -75,10 +74,7 @@ def carry_layout(fgraph, settings):
     plan = solve(region.problem)
     replaced = None
     if plan.pays:
-        base.configure(simd=settings.simd)
-        if settings.memory == "keep":
-            keep_memory()
-        share_cores()
+        prepare(settings)
         replaced = apply_plan(fgraph, region, plan)
         vectorise(fgraph)
     elif edits.notes:

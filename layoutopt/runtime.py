@@ -10,6 +10,8 @@ seen to in ``kernels/cpu/placement.h``.
 import ctypes
 import os
 
+from layoutopt.kernels.base import configure
+
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2 ** 31 - 1  # mallopt takes an int
@@ -19,6 +21,19 @@ _OLD_LIMIT = 32 * 2 ** 20  # the most that older versions of glibc accept as thr
 _SPINS = "5000"
 
 _kept = []
+
+
+def prepare(settings):
+    """Make the process ready for the kernels, as the flags ask for; what a second call repeats does nothing.
+
+    Parameters
+    ----------
+    settings : theano.config.layoutopt
+    """
+    configure(simd=settings.simd)
+    if settings.memory == "keep":
+        keep_memory()
+    share_cores()
 
 
 def keep_memory():
