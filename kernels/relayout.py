@@ -3,6 +3,7 @@
 Both are plain transpositions of a matrix, (batch) x (everything else), and copy: the result is contiguous in the new
 order, which is the point of converting.
 """
+import numpy as np
 from theano.gof import Apply
 from theano.tensor import TensorType, as_tensor_variable, discrete_dtypes
 
@@ -15,6 +16,7 @@ class _Relayout(C01bOp):
 
     __props__ = ()
     headers = ("relayout_op.h",)
+    entry = "relayout_op"
 
     def make_node(self, x):
         """One node; see the class for what `x` may be.
@@ -30,11 +32,12 @@ class _Relayout(C01bOp):
         return Apply(self, [x], [TensorType(x.dtype, self.moved(x.broadcastable))()])
 
     def perform(self, node, inputs, output_storage):
-        output_storage[0][0] = self.reference(inputs[0])
+        result = self.reference(inputs[0])
+        output_storage[0][0] = result.copy() if np.may_share_memory(result, inputs[0]) else result
 
     def c_code(self, node, name, inputs, outputs, sub):
-        return 'if (c01b::relayout_op("%s", %s, %s, &%s)) { %s }' % (
-            type(self).__name__, inputs[0], self.split(node.inputs[0].ndim), outputs[0], sub["fail"])
+        return 'if (c01b::%s("%s", %s, %s, &%s)) { %s }' % (
+            self.entry, type(self).__name__, inputs[0], self.split(node.inputs[0].ndim), outputs[0], sub["fail"])
 
     def c_code_cache_version(self):
         return super().c_code_cache_version() + (1,)
@@ -73,6 +76,20 @@ class ToC01B(_Relayout):
         return to_bc01
 
 
+class StoredToC01B(ToC01B):
+    """`ToC01B` of a value that may be stored in c01b: then a view, else a copy.
+
+    A shared variable of sizes (batch, channel, row, column) may hold an array whose bytes lie in the order (channel, row,
+    column, batch); only its strides tell. Functions that update it leave it so (`rewrites.storage`).
+    """
+
+    entry = "view_or_relayout"
+    view_map = {0: [0]}
+
+    def perform(self, node, inputs, output_storage):
+        output_storage[0][0] = self.reference(inputs[0])  # a view where that is contiguous
+
+
 class ToBC01(_Relayout):
     """Batch to the front: (channel, row, column, batch) becomes (batch, channel, row, column), contiguous.
 
@@ -96,4 +113,5 @@ class ToBC01(_Relayout):
 
 
 to_c01b = ToC01B()
+stored_to_c01b = StoredToC01B()
 to_bc01 = ToBC01()

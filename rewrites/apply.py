@@ -4,6 +4,7 @@ from theano.gof.opt import copy_stack_trace
 from theano.tensor import patternbroadcast
 
 from .layout import BC01, C01B, EITHER, convert, rotate
+from .storage import stored
 
 
 class Rewriter:
@@ -15,6 +16,7 @@ class Rewriter:
     def __init__(self, region, plan):
         self.choices = region.choices
         self.layouts = dict(zip(region.nodes, plan.layouts))
+        self.stored = [storage for storage, layout in zip(region.storages, plan.layouts[len(region.nodes):]) if layout == C01B]
         self.natural = {}  # old variable -> (layout, new variable), where they are not (BC01, the old variable)
         self.converted = {}  # old variable -> itself in the layout that is not its natural one
         self.rebuilt = set()
@@ -40,7 +42,10 @@ class Rewriter:
 
     def replacements(self):
         """(old, new) pairs, the new ones in bc01, for the values whose producer was rebuilt and that somebody else uses: the
-        old nodes between them go with their last user."""
+        old nodes between them go with their last user. What is stored in c01b is in bc01 as a view."""
+        for _, update in self.stored:
+            if self._natural(update) == C01B:
+                self.converted[update] = stored(self.natural[update][1])
         return [(old, self.take(old, BC01)) for old in self.natural
                 if any(client == "output" or client not in self.rebuilt for client, _ in old.clients)]
 

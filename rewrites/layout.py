@@ -6,9 +6,11 @@ has that axis last, where it is contiguous, and all others moved up by one: (b, 
 rule serves every rank from 2 up, which is what lets a region of the layout run through reshapes into dense layers. Below
 rank 2 the two layouts are one.
 """
+from theano.compile import SharedVariable
 from theano.tensor import TensorConstant
+from theano.tensor.elemwise import DimShuffle
 
-from layoutopt.kernels.relayout import to_bc01, to_c01b
+from layoutopt.kernels.relayout import stored_to_c01b, to_bc01, to_c01b
 
 BC01, C01B = "bc01", "c01b"
 EITHER = "either"  # of an operand: whatever layout the value happens to have
@@ -42,7 +44,8 @@ def is_view(broadcastable):
 
 def convert(variable, layout):
     """`variable` in the other layout, `layout`: a constant turned at compile time, a view where the bytes are the same,
-    a conversion op otherwise.
+    a conversion op otherwise. Of a shared variable that is a view, too, from when a function has stored it so
+    (`rewrites.storage`).
 
     Parameters
     ----------
@@ -59,5 +62,15 @@ def convert(variable, layout):
         turned = variable.type.clone(broadcastable=[flags[axis] for axis in order])
         return TensorConstant(turned, variable.data.transpose(order).copy())
     if is_view(flags if layout == C01B else tuple(flags[axis] for axis in order)):
-        return variable.dimshuffle(*order)
-    return to_c01b(variable) if layout == C01B else to_bc01(variable)
+        return _dimshuffled(variable, order)
+    if layout == BC01:
+        return to_bc01(variable)
+    return stored_to_c01b(variable) if isinstance(variable, SharedVariable) else to_c01b(variable)
+
+
+def _dimshuffled(variable, order):
+    """`variable` with its axes in this order; if it is dimshuffled already, by one op for both."""
+    node = variable.owner
+    if node is not None and isinstance(node.op, DimShuffle):
+        variable, order = node.inputs[0], tuple(node.op.new_order[axis] for axis in order)
+    return variable if order == tuple(range(variable.ndim)) else variable.dimshuffle(*order)

@@ -11,6 +11,7 @@ from layoutopt.kernels.relayout import ToBC01, ToC01B
 from .carriers.dimshuffle import moves_data
 from .layout import BC01, C01B, bc01_order, c01b_order
 from .sites import C01B_OPS
+from .storage import is_stored
 
 
 class SiteRecord(NamedTuple):
@@ -158,8 +159,10 @@ def conversions(fgraph, shapes):
 
 def _converts(node):
     """Whether a node turns a value from one layout into the other: by our ops, or by a dimshuffle of rank 3 and up, which is
-    a view that whoever needs it contiguous copies."""
-    return isinstance(node.op, (ToC01B, ToBC01)) or (isinstance(node.op, DimShuffle) and _direction(node) is not None)
+    a view that whoever needs it contiguous copies, unless it is only stored."""
+    if isinstance(node.op, DimShuffle):
+        return _direction(node) is not None and not is_stored(node)
+    return isinstance(node.op, (ToC01B, ToBC01))
 
 
 def _direction(node):

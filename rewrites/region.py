@@ -12,6 +12,7 @@ from .layout import BC01, C01B
 from .measured import time_conversions, timed_sites
 from .plan import Problem, Value
 from .sites import C01B_OPS, CONV_SITES, POOL_SITES, Site, read_site
+from .storage import CHOICE, Storage, find_storages
 from .versions import Choice, fixed
 
 SITE_OPS = tuple(CONV_SITES) + tuple(POOL_SITES) + tuple(C01B_OPS)
@@ -24,6 +25,7 @@ class Region(NamedTuple):
     nodes : the region's nodes, the problem's choices in the same order.
     variables : the problem's values, in the same order.
     choices : for any node of the graph, its `Choice`, once looked up.
+    storages : shared variables that could be stored in either layout; their choices follow those of the nodes.
     """
 
     sites: List[Site]
@@ -31,6 +33,7 @@ class Region(NamedTuple):
     variables: list
     choices: Dict[Apply, Choice]
     problem: Problem
+    storages: List[Storage]
 
 
 class Choices(dict):
@@ -78,9 +81,13 @@ def find_region(fgraph, shapes, constraints="layoutopt"):
     variables = _values_of(nodes)
     if shapes.clock is not None:
         time_conversions(variables, shapes)
-    number = {node: i for i, node in enumerate(nodes)}
-    values = [_value(variable, number, choices, shapes) for variable in variables]
-    return Region(sites, nodes, variables, choices, Problem([choices[node] for node in nodes], values))
+    storages = find_storages(fgraph, variables)
+    variables = list(dict.fromkeys(variables + [storage.update for storage in storages]))
+    number = {item: i for i, item in enumerate(nodes + storages)}
+    holding = {v: number[storage] for storage in storages for v in storage}
+    values = [_value(variable, number, holding, choices, shapes) for variable in variables]
+    problem = Problem([choices[node] for node in nodes] + [CHOICE] * len(storages), values)
+    return Region(sites, nodes, variables, choices, problem, storages)
 
 
 def _gains(choice):
@@ -117,14 +124,19 @@ def _values_of(nodes):
     return list(dict.fromkeys(v for node in nodes for v in list(node.inputs) + list(node.outputs) if _laid_out(v)))
 
 
-def _value(variable, number, choices, shapes):
+def _value(variable, number, holding, choices, shapes):
+    """`number` has the vertices of nodes, `holding` those of the storages that give or take a value."""
     producer = None
     if variable.owner in number:
         producer = number[variable.owner], variable.owner.outputs.index(variable)
+    elif variable.owner is None and variable in holding:
+        producer = holding[variable], 0
     users, wanted = [], False
     for client, index in variable.clients:
         if client in number:
             users.append((number[client], index))
+        elif client == "output" and variable in holding:
+            users.append((holding[variable], 0))
         elif client == "output" or choices[client].bc01.needs[index] == BC01:
             wanted = True
     return Value(producer, tuple(users), shapes.conversion_seconds(variable, C01B), wanted,

@@ -1,4 +1,4 @@
-// The C entry of ToC01B and ToBC01: both move one axis from one end to the other, which transposes the matrix that the
+// The C entries of ToC01B, StoredToC01B and ToBC01: all move one axis from one end to the other, which transposes the matrix that the
 // array is with all its other axes collapsed into one.
 #pragma once
 #include "numpy_glue.h"
@@ -83,6 +83,20 @@ inline int relayout_op(const char* op, PyArrayObject* x, int split, PyArrayObjec
     if (copy.failed()) return -1;
     as_matrix(copy.get(), split, matrix);
     return run_unlocked([&] { transpose_view(matrix, item, PyArray_BYTES(*out), max_threads()); });
+}
+
+// The same, as a view of x where that is contiguous already: x is then stored in the layout that is asked for.
+inline int view_or_relayout(const char* op, PyArrayObject* x, int split, PyArrayObject** out) {
+    const int ndim = PyArray_NDIM(x);
+    npy_intp axes[NPY_MAXDIMS];
+    for (int axis = 0; axis < ndim; ++axis) axes[axis] = (axis + split) % ndim;
+    PyArray_Dims order{axes, ndim};
+    Py_CLEAR(*out);  // not written to again: it may be a view of an earlier x, or an earlier x of this one
+    *out = reinterpret_cast<PyArrayObject*>(PyArray_Transpose(x, &order));
+    if (!*out) return -1;
+    if (PyArray_ISCARRAY_RO(*out)) return 0;
+    Py_CLEAR(*out);
+    return relayout_op(op, x, split, out);
 }
 
 }  // namespace c01b

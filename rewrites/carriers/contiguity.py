@@ -1,7 +1,7 @@
 """Conversions and contiguity copies that a program makes itself: in the right layout there is nothing to do."""
 from theano.tensor.extra_ops import CpuContiguous
 
-from layoutopt.kernels.relayout import ToBC01, ToC01B
+from layoutopt.kernels.relayout import StoredToC01B, ToBC01, ToC01B
 
 from ..versions import BC01, C01B, Choice, Version, as_written
 from .registry import carries
@@ -21,7 +21,9 @@ def contiguous(node, shapes):
 
 @carries(ToC01B)
 def to_c01b(node, shapes):
-    """Gives, as the program's own value, what its operand is in c01b."""
+    """Gives, as the program's own value, what its operand is in c01b. Of what is stored in c01b that is free as it is."""
+    if isinstance(node.op, StoredToC01B):
+        return None
     return Choice(as_written(node, shapes.conversion_seconds(node.inputs[0])), Version((C01B,), (BC01,), build=_identity))
 
 

@@ -7,6 +7,7 @@ readily as (1, c, 1, 1), and a program's own (1, 2, 3, 0) of a c01b value is no 
 from theano.tensor.elemwise import DimShuffle
 
 from ..layout import BC01, C01B, EITHER, bc01_order, c01b_axis, rotate
+from ..storage import is_stored
 from ..versions import Choice, Version, as_written
 from .matrix_product import only_multiplied
 from .registry import carries
@@ -42,7 +43,8 @@ def dimshuffle(node, shapes):
         return _transposed_operand(node)
     moved = moves_data(order, x.broadcastable)
     # A pattern that moves data is a view, but whoever needs it contiguous pays for the copy, strided, by numpy.
-    bc01 = as_written(node, shapes.strided_copy_seconds(out) if moved and out.ndim > 2 else 0.0)
+    copied = moved and out.ndim > 2 and not is_stored(node)
+    bc01 = as_written(node, shapes.strided_copy_seconds(out) if copied else 0.0)
     for layout_in, layout_out in ((C01B, C01B), (C01B, BC01), (BC01, C01B)):
         if (layout_in == C01B and ndim < 2) or (layout_out == C01B and out.ndim < 2):
             continue
