@@ -130,16 +130,19 @@ inline int check_grids(const char* op, const ConvShape& s, const ConvParams& p) 
 }
 
 // Sizes that the arrays at hand give; the rest stays 0. Filters have the channels of one group.
-inline void sizes_from_images(ConvShape& s, const Contiguous& images) {
+template <class Array>
+void sizes_from_images(ConvShape& s, const Array& images) {
     s.channels = images.dim(0), s.height = images.dim(1), s.width = images.dim(2), s.batch = images.dim(3);
 }
 
-inline void sizes_from_filters(ConvShape& s, const Contiguous& filters, const ConvParams& p) {
+template <class Array>
+void sizes_from_filters(ConvShape& s, const Array& filters, const ConvParams& p) {
     s.channels = filters.dim(0) * p.groups;
     s.filter_h = filters.dim(1), s.filter_w = filters.dim(2), s.filters = filters.dim(3);
 }
 
-inline void sizes_from_outputs(ConvShape& s, const Contiguous& hid) {
+template <class Array>
+void sizes_from_outputs(ConvShape& s, const Array& hid) {
     s.filters = hid.dim(0), s.out_h = hid.dim(1), s.out_w = hid.dim(2), s.batch = hid.dim(3);
 }
 
@@ -176,36 +179,61 @@ inline int only_image(ConvShape& s, const ConvParams& p) {
     return -1;
 }
 
-template <class Kernel>
-int filter_acts_op(PyArrayObject* images_in, PyArrayObject* filters_in, PyArrayObject* output_shape,
-                   PyArrayObject** out, const ConvParams& p, const Kernel& kernel) {
+// The checks of the three ops: they complete `s`, or return -1 with an exception set. An Array has `dim`, on the CPU or a GPU.
+template <class Array>
+int filter_acts_shape(const Array& images, const Array& filters, PyArrayObject* output_shape, const ConvParams& p,
+                      ConvShape& s) {
     const char* op = "FilterActs";
-    const Contiguous images(images_in), filters(filters_in);
-    if (images.failed() || filters.failed()) return -1;
-    ConvShape s{};
     sizes_from_filters(s, filters, p);
     sizes_from_images(s, images);
     const char* channels = p.groups == 1 ? "channels" : "channels of a group";
     if (complete(op, s, p) || check_equal(op, channels, s.group_channels(), "images", filters.dim(0), "filters"))
         return -1;
-    if (output_shape ? read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p) : all_outputs(s, p))
+    return output_shape ? read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p) ? -1 : 0
+                        : all_outputs(s, p);
+}
+
+template <class Array>
+int image_acts_shape(const Array& hid, const Array& filters, PyArrayObject* output_shape, const ConvParams& p,
+                     ConvShape& s) {
+    const char* op = "ImageActs";
+    sizes_from_outputs(s, hid);
+    sizes_from_filters(s, filters, p);
+    if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p))
         return -1;
+    if (output_shape ? read_shape(op, output_shape, &s.height, &s.width) : only_image(s, p)) return -1;
+    return check_grids(op, s, p);
+}
+
+template <class Array>
+int weight_acts_shape(const Array& images, const Array& hid, PyArrayObject* output_shape, const ConvParams& p,
+                      ConvShape& s) {
+    const char* op = "WeightActs";
+    sizes_from_outputs(s, hid);
+    sizes_from_images(s, images);
+    if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
+        read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p))
+        return -1;
+    return check_grids(op, s, p);
+}
+
+template <class Kernel>
+int filter_acts_op(PyArrayObject* images_in, PyArrayObject* filters_in, PyArrayObject* output_shape,
+                   PyArrayObject** out, const ConvParams& p, const Kernel& kernel) {
+    const Contiguous images(images_in), filters(filters_in);
+    if (images.failed() || filters.failed()) return -1;
+    ConvShape s{};
+    if (filter_acts_shape(images, filters, output_shape, p, s)) return -1;
     return run_kernel(kernel, s, images, filters, out, {s.filters, s.out_h, s.out_w, s.batch});
 }
 
 template <class Kernel>
 int image_acts_op(PyArrayObject* hid_in, PyArrayObject* filters_in, PyArrayObject* output_shape, PyArrayObject** out,
                   const ConvParams& p, const Kernel& kernel) {
-    const char* op = "ImageActs";
     const Contiguous hid(hid_in), filters(filters_in);
     if (hid.failed() || filters.failed()) return -1;
     ConvShape s{};
-    sizes_from_outputs(s, hid);
-    sizes_from_filters(s, filters, p);
-    if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p))
-        return -1;
-    if (output_shape ? read_shape(op, output_shape, &s.height, &s.width) : only_image(s, p)) return -1;
-    if (check_grids(op, s, p)) return -1;
+    if (image_acts_shape(hid, filters, output_shape, p, s)) return -1;
     return run_kernel(kernel, s, hid, filters, out, {s.channels, s.height, s.width, s.batch});
 }
 
@@ -234,15 +262,10 @@ template <class Kernel, class PartialsKernel>
 int weight_acts_op(PyArrayObject* images_in, PyArrayObject* hid_in, PyArrayObject* output_shape, PyArrayObject** out,
                    PyArrayObject** partials, const ConvParams& p, const Kernel& kernel,
                    const PartialsKernel& partials_kernel) {
-    const char* op = "WeightActs";
     const Contiguous images(images_in), hid(hid_in);
     if (images.failed() || hid.failed()) return -1;
     ConvShape s{};
-    sizes_from_outputs(s, hid);
-    sizes_from_images(s, images);
-    if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
-        read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p) || check_grids(op, s, p))
-        return -1;
+    if (weight_acts_shape(images, hid, output_shape, p, s)) return -1;
     const int64_t filters[4] = {s.group_channels(), s.filter_h, s.filter_w, s.filters};
     if (!partials) return run_kernel(kernel, s, images, hid, out, filters);
 
