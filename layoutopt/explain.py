@@ -1,5 +1,12 @@
 """Reports on what the optimizer did, for people."""
+import textwrap
+
+from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.record import milliseconds, recorded
+
+WIDTH = 80  # columns of a terminal
+_ROW = "%-53s %12s"
+_INDENT = 5 * " "
 
 
 class Report:
@@ -11,11 +18,15 @@ class Report:
         The facts; None if there are none.
     reason : str
         Why there are none.
+    profiled : dict, or None
+        Seconds of a call, by ("site" or "conversion", number in the record), of what could be told; None if the function was not
+        compiled with profile=True, or not called yet.
     """
 
-    def __init__(self, record, reason=""):
+    def __init__(self, record, reason="", profiled=None):
         self.record = record
         self.reason = reason
+        self.profiled = profiled
 
     def __str__(self):
         if self.record is None:
@@ -27,30 +38,54 @@ class Report:
         in_c01b = sum(site.layout == "c01b" for site in r.sites)
         lines = ["layoutopt: %d of %d convolutions and poolings in c01b" % (in_c01b, len(r.sites))]
         if not r.applied:
-            lines.append("  the graph was left alone: no plan is cheaper than %s" % milliseconds(r.unchanged_seconds))
-            return lines
-        lines.append("  predicted: %s before, %s after; no plan can be below %s"
-                     % tuple(map(milliseconds, (r.unchanged_seconds, r.planned_seconds, r.bound_seconds))))
-        lines.append("  conversions: %d before, %d after" % (r.conversions_before, len(r.conversions)))
-        return lines
+            return lines + ["  the graph was left alone: no plan is cheaper than %s" % milliseconds(r.unchanged_seconds),
+                            self._row("", "planned", "profiled")]
+        return lines + ["  planned: %s before, %s after; no plan can be below %s"
+                        % tuple(map(milliseconds, (r.unchanged_seconds, r.planned_seconds, r.bound_seconds))),
+                        "  conversions: %d before, %d after" % (r.conversions_before, len(r.conversions)),
+                        self._row("", "planned", "profiled")]
+
+    def _row(self, text, planned, profiled):
+        """A line of the table, which has its second column where there is a profile."""
+        row = _ROW % (textwrap.shorten(text, 53, placeholder=" ..."), planned)
+        return row if self.profiled is None else "%s %12s" % (row, profiled)
+
+    def _times(self, planned, item):
+        """The table's columns for ("site" or "conversion", number)."""
+        known = self.profiled is not None and item in self.profiled
+        return milliseconds(planned), milliseconds(self.profiled[item]) if known else "not profiled"
 
     def _sites(self):
         lines = []
-        for site in self.record.sites:
-            times = milliseconds(site.bc01_seconds) + " in bc01" if site.bc01_seconds else ""
-            if site.c01b_seconds is not None:
-                times += ", %s in c01b" % milliseconds(site.c01b_seconds)
-            lines.append("%-4s %-20s %s" % (site.layout, site.kind, site.sizes))
-            lines.append("     %s" % "; ".join(part for part in (site.op, site.place, times) if part))
-            if site.note:
-                lines.append("     %s" % site.note)
+        for number, site in enumerate(self.record.sites):
+            seconds = site.c01b_seconds if site.layout == "c01b" and site.c01b_seconds is not None else site.bc01_seconds
+            lines.append(self._row("%-4s %s" % (site.layout, site.kind), *self._times(seconds, ("site", number))))
+            lines += _wrapped(site.sizes)
+            lines += _wrapped("; ".join(part for part in (site.op, site.place, _both(site)) if part))
+            lines += _wrapped(site.note)
             if site.layout == "bc01" or not site.sizes:
-                lines.append("     %s" % site.reason)
+                lines += _wrapped(site.reason)
         return lines
 
     def _conversions(self):
-        return ["conversion to %s: %s, %s, from %s, for %s" % (c.to, c.value, _bytes(c.bytes), c.produced_by, c.needed_by)
-                for c in self.record.conversions]
+        lines = []
+        for number, c in enumerate(self.record.conversions):
+            times = self._times(c.seconds, ("conversion", number))
+            lines.append(self._row("conversion to %s: %s" % (c.to, c.value), *times))
+            lines += _wrapped("%s, from %s, for %s" % (_bytes(c.bytes), c.produced_by, c.needed_by))
+        return lines
+
+
+def _both(site):
+    """What a site takes in either layout, in words."""
+    if not site.bc01_seconds:
+        return ""
+    times = "%s %s in bc01" % ("measured" if site.timed else "predicted", milliseconds(site.bc01_seconds))
+    return times if site.c01b_seconds is None else "%s, %s in c01b" % (times, milliseconds(site.c01b_seconds))
+
+
+def _wrapped(text):
+    return textwrap.wrap(text, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
 def _bytes(count):
@@ -61,8 +96,19 @@ def _bytes(count):
     return "%.3g GB" % count
 
 
+def _profile_of(function):
+    """Seconds of a call by site and conversion, from Theano's profile of a function; None if there is none."""
+    profile = getattr(function, "profile", None)
+    followed = next((feature for feature in function.maker.fgraph._features if isinstance(feature, Followed)), None)
+    if followed is None or not getattr(profile, "apply_time", None):
+        return None
+    calls = profile.apply_callcount
+    return {item: profile.apply_time[node] / calls[node] for item, node in followed.nodes().items() if calls.get(node)}
+
+
 def explain(function):
-    """What layoutopt did to a compiled function and why.
+    """What layoutopt did to a compiled function and why; of a function that was compiled with profile=True and called, also how
+    long its convolutions, poolings and conversions took.
 
     Parameters
     ----------
@@ -81,5 +127,8 @@ def explain(function):
     maker = getattr(function, "maker", None)
     if maker is None or not hasattr(maker, "fgraph"):
         raise TypeError("explain takes a compiled Theano function, got %s" % type(function).__name__)
-    return recorded(maker.fgraph) or Report(None, "the function has no convolution or pooling, was compiled without the flag "
-                                            "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it")
+    report = recorded(maker.fgraph)
+    if report is None:
+        return Report(None, "the function has no convolution or pooling, was compiled without the flag "
+                            "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it")
+    return Report(report.record, report.reason, _profile_of(function))

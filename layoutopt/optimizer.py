@@ -8,9 +8,10 @@ from theano.compile import optdb
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
+from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.plan import solve
-from layoutopt.rewrites.record import Recorded, conversions, record
+from layoutopt.rewrites.record import Recorded, conversions, converting_nodes, record
 from layoutopt.rewrites.region import find_region, has_sites
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
@@ -81,6 +82,9 @@ def carry_layout(fgraph, settings):
         edits.undo()
         region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record
     drop_copies(fgraph)
+    now = dict(replaced or ())
+    fgraph.attach_feature(Followed([now.get(site.node, site.node.outputs)[0] for site in region.sites],
+                                   [node.outputs[0] for node in converting_nodes(fgraph)]))
     return record(fgraph, region, plan, replaced, shapes, before, edits.notes)
 
 

@@ -10,6 +10,7 @@ from layoutopt.kernels.relayout import ToBC01, ToC01B
 
 from .carriers.dimshuffle import moves_data
 from .layout import BC01, C01B, bc01_order, c01b_order
+from .measured import time_conversions
 from .sites import C01B_OPS
 from .storage import is_stored
 
@@ -22,8 +23,9 @@ class SiteRecord(NamedTuple):
     layout : 'bc01' or 'c01b', as it runs now.
     op : the op that runs.
     reason : the verdict, or why a qualifying site stays.
-    bc01_seconds, c01b_seconds : predictions; None where there is no such version.
+    bc01_seconds, c01b_seconds : what the plan counted with; None where there is no such version.
     note : what other part of the graph it has taken in, or ''.
+    timed : whether the seconds were measured when the function was compiled.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class SiteRecord(NamedTuple):
     bc01_seconds: float
     c01b_seconds: Optional[float]
     note: str = ""
+    timed: bool = False
 
 
 class ConversionRecord(NamedTuple):
@@ -44,6 +47,7 @@ class ConversionRecord(NamedTuple):
     to : 'bc01' or 'c01b'.
     bytes : size of the value, estimated where it is not known.
     produced_by, needed_by : the two sides that force it.
+    seconds : what the plan counted with.
     """
 
     value: str
@@ -51,6 +55,7 @@ class ConversionRecord(NamedTuple):
     bytes: int
     produced_by: str
     needed_by: str
+    seconds: float
 
 
 class Record(NamedTuple):
@@ -96,6 +101,9 @@ def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=())
     """
     now_c01b = {old: new for old, new in replaced or ()}
     sites = [_site_record(site, now_c01b.get(site.node), dict(notes).get(site.node, "")) for site in region.sites]
+    if shapes.clock is not None:
+        time_conversions([node.inputs[0] for node in converting_nodes(fgraph) if _direction(node) == C01B] +
+                         [node.outputs[0] for node in converting_nodes(fgraph) if _direction(node) == BC01], shapes)
     return Record(sites, conversions(fgraph, shapes), conversions_before, plan.unchanged, plan.seconds, plan.bound,
                   replaced is not None)
 
@@ -111,7 +119,7 @@ def _site_record(site, new_outputs, note):
         reason = "qualifies, but does not pay here: %s as it is, %s in c01b, conversions not counted" % (
             milliseconds(site.choice.bc01.seconds), milliseconds(c01b.seconds))
     return SiteRecord(site.kind, place, sizes_of(site.facts), layout, op, reason, site.choice.bc01.seconds,
-                      None if c01b is None else c01b.seconds, note)
+                      None if c01b is None else c01b.seconds, note, site.timed)
 
 
 def milliseconds(seconds):
@@ -154,7 +162,12 @@ def sizes_of(facts):
 
 def conversions(fgraph, shapes):
     """The `ConversionRecord` of every conversion in a graph, ours and the program's own."""
-    return [_conversion(node, shapes) for node in fgraph.toposort() if _converts(node)]
+    return [_conversion(node, shapes) for node in converting_nodes(fgraph)]
+
+
+def converting_nodes(fgraph):
+    """The nodes of a graph that convert, in topological order."""
+    return [node for node in fgraph.toposort() if _converts(node)]
 
 
 def _converts(node):
@@ -178,10 +191,11 @@ def _direction(node):
 
 
 def _conversion(node, shapes):
-    value = node.inputs[0]
+    value, to = node.inputs[0], _direction(node)
+    in_bc01 = value if to == C01B else node.outputs[0]
     users = sorted({"an output" if client == "output" else type(client.op).__name__ for client, _ in node.outputs[0].clients})
-    return ConversionRecord(value.name or _producer(value), _direction(node), shapes.bytes(value), _producer(value),
-                            ", ".join(users))
+    return ConversionRecord(value.name or _producer(value), to, shapes.bytes(value), _producer(value), ", ".join(users),
+                            shapes.conversion_seconds(in_bc01, to))
 
 
 def _producer(variable):
