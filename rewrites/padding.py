@@ -97,10 +97,21 @@ def _cut(entry, whole, sums):
 def _cut_out(node, output, sums):
     if output.ndim != 4:
         return None
-    cuts = [_cut(entry, sums.size(node.inputs[0], axis), sums) for axis, entry in enumerate(entries_of(node, 1))]
-    if any(cut is None or not sums.never_negative(cut[1]) for cut in cuts):
-        return None
-    return node.inputs[0], [(before, after) for before, _, after in cuts]
+    images, entries = node.inputs[0], entries_of(node, 1)
+    for sizes in _ways_to_say_sizes(images, sums):
+        cuts = [_cut(entry, size, sums) for entry, size in zip(entries, sizes)]
+        if all(cut is not None and sums.never_negative(cut[1]) for cut in cuts):
+            return images, [(before, after) for before, _, after in cuts]
+    return None
+
+
+def _ways_to_say_sizes(images, sums):
+    """The sizes of a value: by shape inference, and of an image gradient, as it was asked for rows and columns."""
+    sizes = [sums.size(images, axis) for axis in range(4)]
+    yield sizes
+    node = images.owner
+    if node is not None and type(node.op) is AbstractConv2d_gradInputs and _is_made(node.inputs[2]):
+        yield sizes[:2] + [sums.of(size) for size in node.inputs[2].owner.inputs]
 
 
 def _split_off(node, output, sums):
@@ -207,7 +218,8 @@ def _fold_into(node, edits, shapes, sums, constraints):
     op = _with_pads(node, roles, pads, shapes)
     if op is None:
         return
-    new = op(*inputs)
+    shape = [inputs[2:]] if len(inputs) == 4 else inputs[2:]  # CorrMM takes rows and columns as one argument, two inputs
+    new = op(*inputs[:2] + shape)
     if read_site(new.owner, shapes, constraints).verdict.qualifies:
         edits.replace(old, new, "zeros around the images are part of the pad: %s" % (pads,))
 
