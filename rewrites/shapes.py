@@ -261,6 +261,8 @@ class Shapes:
             return self._size_expression(node.inputs[0], node.op.i, size)
         if isinstance(node.op, (TensorFromScalar, ScalarFromTensor)):
             return node.inputs[0]
+        if _scalar_op(node, scalar.IntDiv):
+            return _quotient(node) or size
         if _is_switch(node):
             return self._chosen(node) or size
         element = _element(node)
@@ -328,8 +330,33 @@ def _after_sets(vector, index):
     return vector, None
 
 
+def _scalar_op(node, op_class):
+    """Whether a node is elementwise and its scalar op of this class."""
+    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, op_class)
+
+
 def _is_switch(node):
-    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, scalar.Switch)
+    return _scalar_op(node, scalar.Switch)
+
+
+def _factors(size):
+    """(number, list of variables) whose product a size is."""
+    if isinstance(size, Constant):
+        return int(size.data), []
+    if size.owner is None or not _scalar_op(size.owner, scalar.Mul):
+        return 1, [size]
+    numbers, variables = zip(*map(_factors, size.owner.inputs))
+    return int(np.prod(numbers, dtype=np.int64)), sum(variables, [])
+
+
+def _quotient(node):
+    """Of (n * k) // k, as shape inference has it for a Reshape to -1: n, whatever k is. Else None."""
+    (number, left), (divisor, right) = map(_factors, node.inputs)
+    for variable in right:
+        if variable not in left:
+            return None
+        left.remove(variable)
+    return left[0] if number == divisor != 0 and len(left) == 1 else None
 
 
 def _element(node):

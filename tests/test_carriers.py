@@ -421,6 +421,7 @@ RESHAPES = [
     Sample("constant, of a constant batch", lambda new: tt.alloc(new(), 5, 4, 3, 2).reshape((5, 24)), C01B),
     Sample("(-1, 24), the rest proven", lambda new: images(new).reshape((-1, 24)), C01B),
     Sample("(-1, 6, 4), the rest proven", lambda new: images(new).reshape((-1, 6, 4)), C01B),
+    Sample("(-1, half, 2)", lambda new: images(new).reshape((-1, 12, 2)), C01B),
     # the present sizes say so
     Sample("shared, its present size", lambda new: new.shared(5, 4, 3, 2).reshape((5, 24)), C01B),
     Sample("shared, -1", lambda new: new.shared(5, 4, 3, 2).reshape((-1, 1, 24)), C01B),
@@ -428,6 +429,8 @@ RESHAPES = [
     Sample("shared, merges", lambda new: new.shared(5, 4, 3, 2).reshape((20, 6)), None),
     # the batch changes
     Sample("(-1, 12) merges", lambda new: images(new).reshape((-1, 12)), None),
+    Sample("(-1, shape[1]) merges", on_images(lambda x: x.reshape((-1, x.shape[1]))), None),
+    Sample("(-1, shape[1] * 3) merges", on_images(lambda x: x.reshape((-1, x.shape[1] * 3))), None),
     Sample("(-1, 2), constant, merges", on_images(lambda x: x.reshape((-1, 2))), None),
     Sample("(shape[0] * shape[1], -1)", on_images(lambda x: x.reshape((x.shape[0] * x.shape[1], -1))), None),
     Sample("constant merges", lambda new: tt.alloc(new(), 5, 4, 3, 2).reshape((10, 12)), None),

@@ -41,9 +41,9 @@ def keeps_first_axis(node, shapes):
     if elements is not None and elements[0] != -1:
         after = elements[0] if isinstance(elements[0], int) else shapes.origin(elements[0])
         return before is not None and before == after
-    if elements is not None:  # (-1, ...): all else must be the same number of elements
-        rest = shapes.sizes(x, PROVEN)[1:]
-        return None not in rest and all(isinstance(e, int) for e in elements) and np.prod(rest) == np.prod(elements[1:])
+    rest = shapes.sizes(x, PROVEN)[1:]
+    if elements is not None and None not in rest and all(isinstance(e, int) for e in elements):
+        return np.prod(rest) == np.prod(elements[1:])  # (-1, ...): all else must be the same number of elements
     return before is not None and before == shapes.axis_origin(out, 0)
 
 
