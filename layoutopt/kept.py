@@ -82,7 +82,7 @@ def read(path, key, what, understand):
         if content["key"] != json.loads(json.dumps(key)):  # a tuple comes back as a list
             raise ValueError("it belongs to %s" % content["key"])
         return understand(content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         say_once(path, "layoutopt: %s %s is not used: %s", what, path, error)

@@ -10,7 +10,6 @@ import numpy as np
 import theano
 from tqdm import tqdm
 
-import layoutopt
 from layoutopt.kernels import base
 
 from . import calibrate, kept

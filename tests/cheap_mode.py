@@ -6,7 +6,7 @@ from theano.gof.vm import VM_Linker
 from theano.tensor.elemwise import Elemwise
 from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import BaseCorrMM
-from theano.tensor.signal.pool import MaxPoolGrad, Pool
+from theano.tensor.signal.pool import AveragePoolGrad, MaxPoolGrad, Pool
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def few_compilations(monkeypatch):
         in_numpy = self.nfunc_spec is not None and self.nfunc_spec[1] == len(node.inputs)
         return Op.make_thunk(self, node, *args, **dict(kwargs, impl="py" if in_numpy else "c"))
 
-    for op in (BaseCorrMM, ConvOp, Pool, MaxPoolGrad):
+    for op in (BaseCorrMM, ConvOp, Pool, AveragePoolGrad, MaxPoolGrad):
         monkeypatch.setattr(op, "make_thunk", as_c)
     monkeypatch.setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
 
