@@ -29,18 +29,25 @@ class Variant:
         The interpreter.
     """
 
-    def __init__(self, script, environment, arguments, python=sys.executable):
+    def __init__(self, script, environment, arguments=(), python=sys.executable):
         command = [python, os.path.join(HERE, script), *map(str, arguments)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=dict(os.environ, **environment))
         if self.process.stdout.readline().strip() != "ready":
             sys.exit("benchmark: %s ended before it was ready" % script)
 
+    def ask(self, task):
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def prepare(self, **task):
+        """Say what is to be timed, where the script serves more than one thing."""
+        self.ask(task)
+
     def seconds(self, steps):
         """The median time of a step over `steps` of them, and the loss of the last."""
-        self.process.stdin.write("%d\n" % steps)
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        answer = self.ask(steps)
         return float(np.median(answer["seconds"])), answer["loss"]
 
     def close(self):
