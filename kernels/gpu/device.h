@@ -16,6 +16,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace c01b {
@@ -56,12 +57,14 @@ struct Buffer {
     size_t offset;  // bytes
 };
 
-// A kernel: `files` are compiled one after the other as one text, after `defines`; `name` is the function in it.
+// A kernel: `files` are compiled one after the other as one text, after `defines`; `name` is the function in it, or in
+// `instance`, a text behind the files: there for templates, whose name must tell which instance it is.
 struct Program {
     std::vector<const char*> files;
     const char* name;
     std::string defines;
     int flags = 0;  // of libgpuarray: GA_USE_...
+    std::string instance = {};
 };
 
 struct Grid {
@@ -87,6 +90,12 @@ class Arguments {
     void count(uint32_t) { types_.push_back(GA_UINT); }
     void count(int64_t) { types_.push_back(GA_LONG); }
     void count(float) { types_.push_back(GA_FLOAT); }
+    // A struct by value, for CUDA alone: libgpuarray hands pointers on to cuLaunchKernel, which knows the size.
+    template <class Struct>
+    void count(const Struct&) {
+        static_assert(std::is_class<Struct>::value && std::is_trivially_copyable<Struct>::value, "passed as bytes");
+        types_.push_back(GA_BYTE);
+    }
 
     void add(const Buffer& b) {
         pointers_.push_back(b.data);
@@ -94,6 +103,7 @@ class Arguments {
     }
     template <class T>
     void add(const T& value) {
+        if constexpr (std::is_class<T>::value) return pointers_.push_back(const_cast<T*>(&value));
         values_.push_back(0);
         std::memcpy(&values_.back(), &value, sizeof value);
         pointers_.push_back(&values_.back());
@@ -115,6 +125,7 @@ inline GpuKernel* built(const Device& device, const Program& program, const std:
         key += std::string("\n") + file;
         texts.push_back(source(file));
     }
+    texts.push_back(program.instance.c_str());
     const auto place = std::make_pair(device.context->ctx, key);
     const auto found = kernels.find(place);
     if (found != kernels.end()) return &found->second;

@@ -15,13 +15,14 @@ namespace cuda {
 
 #include "sizes.cuh"
 
-// How products are formed. float32 accuracy: Scalar, or Tf32x3, whose error is smaller still (docs/performance.md).
+// How products are formed. Tf32x3 has float32's accuracy (split.cuh), its speed is the tensor cores'.
 enum class Arithmetic { Scalar, Tf32, Tf32x3 };
 
 struct Tile {
     int rows, columns, threads;
     int per_processor;  // blocks that a multiprocessor shall hold: bounds registers
-    const char* type;   // of correlate_tiles.cuh or weight_tiles.cuh
+    const char* type;   // of correlate_tiles.cuh or weight_tiles.cuh; %d: steps between promotions
+    double penalty;     // time for equal work, the best tile's being 1: measured
 };
 
 // One kernel of one blocking: what to compile and how to launch it.
@@ -32,28 +33,55 @@ struct Kernel {
     int threads;
 };
 
+template <class... Args>
+std::string format(const char* text, Args... args) {
+    char buffer[1024];
+    std::snprintf(buffer, sizeof buffer, text, args...);
+    return buffer;
+}
+
+// The extern "C" function around a call of one of the templates; Sizes is the struct's name. Buffers are a pointer and an offset.
+inline std::string instance(const std::string& name, int threads, int per_processor, const char* sizes, const std::string& call) {
+    return format("extern \"C\" __global__ void __launch_bounds__(%d, %d)\n"
+                  "%s(const float* a, unsigned long long a_bytes, const float* b, unsigned long long b_bytes,\n"
+                  "float* target, unsigned long long target_bytes, %s p) {\n    %s(a + a_bytes / 4, b + b_bytes / 4, target + target_bytes / 4, p);\n}\n",
+                  threads, per_processor, name.c_str(), sizes, call.c_str());
+}
+
+// What float32 is made of for sums of so many terms. Short sums have little work and a small error: scalar.
+inline Arithmetic float32_arithmetic(int64_t terms) { return terms < 128 ? Arithmetic::Scalar : Arithmetic::Tf32x3; }
+
+// Steps of 16 terms between promotions: the error grows with them, a scalar sum's with its length, whose error is the limit.
+inline int promotion(int64_t terms) { return terms < 1024 ? 2 : 4; }
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // a / b as the upper half of a * magic: exact while a * b < 2^32 (the kernels ask for a < 2^16); 0 stands for 1.
 inline unsigned magic(int64_t b) { return static_cast<unsigned>(b == 1 ? 0 : ((int64_t(1) << 32) + b - 1) / b); }
 
-// The tiles of correlate.cuh. Fewer rows are less efficient, and more so than the waste that they save where rows are not a
-// multiple of the tile: `penalty` is the measured time for equal work.
-struct CorrelateTile {
-    Tile tile;
-    double penalty;
+// The tiles of correlate.cuh. Fewer rows are slower, and worth it where they leave less of the last tile empty.
+struct Tiles {
+    const Tile* begin;
+    int count;
 };
-inline const CorrelateTile* correlate_tiles(Arithmetic arithmetic) {
-    static const CorrelateTile scalar[] = {{{128, 128, 128, 2, "FfmaTile<128, 128, 16, 8>"}, 1.0},
-                                           {{64, 128, 64, 4, "FfmaTile<64, 128, 16, 8>"}, 1.05},
-                                           {{32, 128, 64, 6, "FfmaTile<32, 128, 8, 8>"}, 1.3}};
-    static const CorrelateTile tf32[] = {{{128, 128, 128, 2, "MmaTile<128, 128, 64, 64, 1, 0>"}, 1.0},
-                                         {{64, 128, 128, 3, "MmaTile<64, 128, 32, 64, 1, 0>"}, 1.1},
-                                         {{32, 128, 128, 4, "MmaTile<32, 128, 32, 32, 1, 0>"}, 1.4}};
-    static const CorrelateTile tf32x3[] = {{{128, 128, 256, 1, "MmaTile<128, 128, 64, 32, 3, 4>"}, 1.0},
-                                           {{64, 128, 128, 2, "MmaTile<64, 128, 64, 32, 3, 4>"}, 1.02},
-                                           {{32, 128, 128, 3, "MmaTile<32, 128, 32, 32, 3, 4>"}, 1.25}};
-    return arithmetic == Arithmetic::Scalar ? scalar : arithmetic == Arithmetic::Tf32 ? tf32 : tf32x3;
+inline Tiles correlate_tiles(Arithmetic arithmetic) {
+    static const Tile scalar[] = {{128, 128, 128, 2, "FfmaTile<128, 128, 16, 8>", 1.0},
+                                  {64, 128, 128, 3, "FfmaTile<64, 128, 8, 8>", 1.08},
+                                  {32, 128, 64, 6, "FfmaTile<32, 128, 8, 8>", 1.15}};
+    static const Tile tf32[] = {{128, 128, 128, 2, "MmaTile<128, 128, 64, 64, 1, 0>", 1.0},
+                                {64, 128, 64, 4, "MmaTile<64, 128, 64, 64, 1, 0>", 1.12},
+                                {32, 128, 128, 4, "MmaTile<32, 128, 32, 32, 1, 0>", 1.7}};
+    static const Tile tf32x3[] = {{64, 128, 128, 2, "MmaTile<64, 128, 64, 32, 3, %d>", 1.0},
+                                  {32, 128, 128, 3, "MmaTile<32, 128, 32, 32, 3, %d>", 1.15}};
+    return arithmetic == Arithmetic::Scalar ? Tiles{scalar, 3} : arithmetic == Arithmetic::Tf32 ? Tiles{tf32, 3} : Tiles{tf32x3, 2};
+}
+
+// The tile that covers rows x columns in the least time.
+inline const Tile* cheapest(Tiles tiles, int64_t rows, int64_t columns) {
+    const auto cost = [=](const Tile& t) {
+        return t.penalty * static_cast<double>(ceil_div(rows, t.rows) * t.rows) * static_cast<double>(ceil_div(columns, t.columns) * t.columns);
+    };
+    return std::min_element(tiles.begin, tiles.begin + tiles.count, [&](const Tile& a, const Tile& b) { return cost(a) < cost(b); });
 }
 
 // Images a column of positions takes; as few as leave little of the batch's end empty, but pieces of fewer than 32 are slow.
@@ -87,35 +115,27 @@ struct CorrelateVariant {
 };
 
 inline CorrelateVariant choose_correlate(const CorrelateSizes& p, Arithmetic arithmetic, bool weights_aligned, bool images_aligned) {
-    const CorrelateTile* tiles = correlate_tiles(arithmetic);
-    const Tile* best = nullptr;
-    double least = 1e300;
-    for (int n = 0; n < 3; ++n) {
-        const double cost = static_cast<double>(ceil_div(p.rows, tiles[n].tile.rows) * tiles[n].tile.rows) * tiles[n].penalty;
-        if (cost < least) least = cost, best = &tiles[n].tile;
-    }
     const bool whole_rows = p.rows % 4 == 0 && weights_aligned, whole_columns = p.batch % 4 == 0 && images_aligned;
-    return {best, choose_images(p.batch), whole_rows ? 4 : 1, whole_columns ? 4 : 1, choose_flat(p.depth, int64_t(p.taps_h) * p.taps_w)};
+    return {cheapest(correlate_tiles(arithmetic), p.rows, 128), choose_images(p.batch), whole_rows ? 4 : 1, whole_columns ? 4 : 1,
+            choose_flat(p.depth, int64_t(p.taps_h) * p.taps_w)};
 }
 
 inline Kernel correlate_kernel(const CorrelateSizes& p, const CorrelateVariant& v, Arithmetic arithmetic) {
-    char name[200], text[600];
-    std::snprintf(name, sizeof name, "correlate_%s_%dx%d_i%d_a%d%d%s", suffix(arithmetic), v.tile->rows, v.tile->columns, v.images, v.row_floats,
-                  v.column_floats, v.flat ? "_flat" : "");
-    std::snprintf(text, sizeof text,
-                  "extern \"C\" __global__ void __launch_bounds__(%d, %d)\n%s(const float* source, unsigned long long source_bytes, const float* "
-                  "weights, unsigned long long weights_bytes,\nfloat* target, unsigned long long target_bytes, CorrelateSizes p) {\n"
-                  "    correlate<%s, %d, %d, %d, %s>(source, weights, target, p);\n}\n",
-                  v.tile->threads, v.tile->per_processor, name, v.tile->type, v.images, v.row_floats, v.column_floats, v.flat ? "true" : "false");
+    const int period = promotion(int64_t(p.depth) * p.taps_h * p.taps_w);
+    const std::string name = format("correlate_%s_%dx%d_i%d_a%d%d_p%d%s", suffix(arithmetic), v.tile->rows, v.tile->columns, v.images, v.row_floats,
+                                    v.column_floats, period, v.flat ? "_flat" : "");
+    const std::string call = format("correlate<%s, %d, %d, %d, %s>", format(v.tile->type, period).c_str(), v.images, v.row_floats,
+                                    v.column_floats, v.flat ? "true" : "false");
     const int64_t positions = ceil_div(int64_t(p.grid_h) * p.grid_w, v.tile->columns / v.images);
-    return {name, text, ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, v.tile->threads};
+    return {name, instance(name, v.tile->threads, v.tile->per_processor, "CorrelateSizes", call),
+            ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, v.tile->threads};
 }
 
 // Forward: a row is a filter, a position an output.
-inline CorrelateSizes forward_sizes(const ConvShape& s, int64_t groups) {
+inline CorrelateSizes forward_sizes(const ConvShape& s) {
     CorrelateSizes p = {};
-    p.groups = int(groups), p.depth = int(s.channels / groups), p.source_h = int(s.height), p.source_w = int(s.width), p.batch = int(s.batch);
-    p.rows = p.channels = int(s.filters / groups);
+    p.groups = int(s.groups), p.depth = int(s.group_channels()), p.source_h = int(s.height), p.source_w = int(s.width), p.batch = int(s.batch);
+    p.rows = p.channels = int(s.group_filters());
     p.grid_h = p.target_h = int(s.out_h), p.grid_w = p.target_w = int(s.out_w);
     p.taps_h = p.filter_h = int(s.filter_h), p.taps_w = p.filter_w = int(s.filter_w), p.flip = s.flip;
     p.step_y = int(s.stride_y), p.step_x = int(s.stride_x), p.pad_y = int(s.pad_y), p.pad_x = int(s.pad_x);
@@ -136,11 +156,11 @@ struct GradientAxis {
     }
 };
 
-inline CorrelateSizes gradient_sizes(const ConvShape& s, int64_t groups) {
+inline CorrelateSizes gradient_sizes(const ConvShape& s) {
     const GradientAxis y(s.height, s.filter_h, s.stride_y, s.pad_y), x(s.width, s.filter_w, s.stride_x, s.pad_x);
     CorrelateSizes p = {};
-    p.groups = int(groups), p.depth = int(s.filters / groups), p.source_h = int(s.out_h), p.source_w = int(s.out_w), p.batch = int(s.batch);
-    p.channels = int(s.channels / groups), p.rows = int(s.stride_y * s.stride_x * p.channels);
+    p.groups = int(s.groups), p.depth = int(s.group_filters()), p.source_h = int(s.out_h), p.source_w = int(s.out_w), p.batch = int(s.batch);
+    p.channels = int(s.group_channels()), p.rows = int(s.stride_y * s.stride_x * p.channels);
     p.grid_h = y.grid, p.grid_w = x.grid, p.taps_h = y.taps, p.taps_w = x.taps;
     p.step_y = p.step_x = 1, p.pad_y = y.pad, p.pad_x = x.pad;
     p.phases_h = int(s.stride_y), p.phases_w = int(s.stride_x);
@@ -157,32 +177,22 @@ inline FilterSizes filter_sizes(const ConvShape& s, const CorrelateSizes& p) {
     f.taps_h = p.taps_h, f.taps_w = p.taps_w, f.phases_h = p.phases_h, f.phases_w = p.phases_w;
     return f;
 }
+constexpr const char* transpose_filters_instance =
+    "extern \"C\" __global__ void transpose_filters_kernel(const float* a, unsigned long long a_bytes, float* target, unsigned long long "
+    "target_bytes, FilterSizes p) {\n    transpose_filters(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n";
 inline int64_t filter_floats(const CorrelateSizes& p) { return int64_t(p.depth) * p.taps_h * p.taps_w * p.groups * p.rows; }
 
 // The tiles of weight_acts.cuh: rows are elements of a filter, columns filters.
-inline const Tile* weight_tiles(Arithmetic arithmetic) {
-    static const Tile scalar[] = {{128, 128, 128, 2, "FfmaTile<128, 128, 8, 16>"}, {128, 64, 128, 2, "FfmaTile<128, 64, 8, 8>"},
-                                  {128, 32, 64, 4, "FfmaTile<128, 32, 8, 8>"}, {32, 64, 64, 4, "FfmaTile<32, 64, 4, 8>"},
-                                  {32, 32, 32, 8, "FfmaTile<32, 32, 4, 8>"}};
-    static const Tile tf32[] = {{128, 128, 128, 2, "MmaTile<128, 128, 64, 64, 1, 0>"}, {128, 64, 128, 3, "MmaTile<128, 64, 64, 32, 1, 0>"},
-                                {128, 32, 128, 4, "MmaTile<128, 32, 32, 32, 1, 0>"}, {32, 64, 64, 6, "MmaTile<32, 64, 32, 32, 1, 0>"},
-                                {32, 32, 32, 12, "MmaTile<32, 32, 32, 32, 1, 0>"}};
-    static const Tile tf32x3[] = {{128, 128, 256, 1, "MmaTile<128, 128, 64, 32, 3, 4>"}, {128, 64, 128, 2, "MmaTile<128, 64, 64, 32, 3, 4>"},
-                                  {128, 32, 128, 3, "MmaTile<128, 32, 32, 32, 3, 4>"}, {32, 64, 64, 5, "MmaTile<32, 64, 32, 32, 3, 4>"},
-                                  {32, 32, 32, 10, "MmaTile<32, 32, 32, 32, 3, 4>"}};
-    return arithmetic == Arithmetic::Scalar ? scalar : arithmetic == Arithmetic::Tf32 ? tf32 : tf32x3;
-}
-
-inline const Tile* choose_weight_tile(int64_t rows, int64_t filters, Arithmetic arithmetic) {
-    const double penalty[] = {1.0, 1.1, 1.5, 1.8, 2.4};
-    const Tile* tiles = weight_tiles(arithmetic);
-    const Tile* best = nullptr;
-    double least = 1e300;
-    for (int n = 0; n < 5; ++n) {
-        const double cost = penalty[n] * static_cast<double>(ceil_div(rows, tiles[n].rows) * tiles[n].rows * ceil_div(filters, tiles[n].columns) * tiles[n].columns);
-        if (cost < least) least = cost, best = &tiles[n];
-    }
-    return best;
+inline Tiles weight_tiles(Arithmetic arithmetic) {
+    static const Tile scalar[] = {{128, 128, 128, 2, "FfmaTile<128, 128, 8, 16>", 1.0}, {128, 64, 128, 2, "FfmaTile<128, 64, 8, 8>", 1.0},
+                                  {128, 32, 64, 4, "FfmaTile<128, 32, 8, 8>", 1.3}, {32, 64, 64, 4, "FfmaTile<32, 64, 4, 8>", 1.6},
+                                  {32, 32, 32, 8, "FfmaTile<32, 32, 4, 8>", 2.2}};
+    static const Tile tf32[] = {{128, 128, 128, 2, "MmaTile<128, 128, 64, 64, 1, 0>", 1.0}, {128, 64, 128, 3, "MmaTile<128, 64, 32, 64, 1, 0>", 1.3},
+                                {128, 32, 128, 4, "MmaTile<128, 32, 32, 32, 1, 0>", 1.7}, {32, 64, 64, 6, "MmaTile<32, 64, 32, 32, 1, 0>", 1.8},
+                                {32, 32, 32, 12, "MmaTile<32, 32, 32, 32, 1, 0>", 2.4}};
+    static const Tile tf32x3[] = {{128, 64, 128, 2, "MmaTile<128, 64, 32, 64, 3, %d>", 1.0}, {128, 32, 128, 3, "MmaTile<128, 32, 32, 32, 3, %d>", 1.3},
+                                  {32, 64, 64, 5, "MmaTile<32, 64, 32, 32, 3, %d>", 1.4}, {32, 32, 32, 10, "MmaTile<32, 32, 32, 32, 3, %d>", 1.8}};
+    return arithmetic == Arithmetic::Scalar ? Tiles{scalar, 5} : arithmetic == Arithmetic::Tf32 ? Tiles{tf32, 5} : Tiles{tf32x3, 4};
 }
 
 // Positions of a chunk: few enough that all multiprocessors have work of equal length, many enough that starting a block and
@@ -203,26 +213,26 @@ inline int choose_positions(const WeightSizes& p, const Tile& tile, int64_t proc
     return int(best);
 }
 
-inline WeightSizes weight_sizes(const ConvShape& s, int64_t groups) {
+inline WeightSizes weight_sizes(const ConvShape& s) {
     WeightSizes p = {};
-    p.groups = int(groups), p.channels = int(s.channels / groups), p.height = int(s.height), p.width = int(s.width), p.batch = int(s.batch);
-    p.filters = int(s.filters / groups), p.out_h = int(s.out_h), p.out_w = int(s.out_w);
+    p.groups = int(s.groups), p.channels = int(s.group_channels()), p.height = int(s.height), p.width = int(s.width), p.batch = int(s.batch);
+    p.filters = int(s.group_filters()), p.out_h = int(s.out_h), p.out_w = int(s.out_w);
     p.filter_h = int(s.filter_h), p.filter_w = int(s.filter_w), p.flip = s.flip;
     p.stride_y = int(s.stride_y), p.stride_x = int(s.stride_x), p.pad_y = int(s.pad_y), p.pad_x = int(s.pad_x);
     p.positions = p.out_h * p.out_w, p.chunks = 1;
     return p;
 }
 
+constexpr const char* sum_chunks_instance =
+    "extern \"C\" __global__ void sum_chunks_kernel(const float* a, unsigned long long a_bytes, float* target, unsigned long long target_bytes, "
+    "SumSizes p) {\n    sum_chunks(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n";
+
 inline Kernel weight_kernel(const WeightSizes& p, const Tile& tile, Arithmetic arithmetic, bool aligned) {
     const int floats = p.batch % 4 == 0 && aligned ? 4 : 1;
-    char name[200], text[600];
-    std::snprintf(name, sizeof name, "weight_acts_%s_%dx%d_a%d", suffix(arithmetic), tile.rows, tile.columns, floats);
-    std::snprintf(text, sizeof text,
-                  "extern \"C\" __global__ void __launch_bounds__(%d, %d)\n%s(const float* images, unsigned long long images_bytes, const float* hid, "
-                  "unsigned long long hid_bytes,\nfloat* target, unsigned long long target_bytes, WeightSizes p) {\n"
-                  "    weight_acts<%s, %d>(images, hid, target, p);\n}\n",
-                  tile.threads, tile.per_processor, name, tile.type, floats);
-    return {name, text, ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks, tile.threads};
+    const std::string name = format("weight_acts_%s_%dx%d_a%d", suffix(arithmetic), tile.rows, tile.columns, floats);
+    const std::string call = format("weight_acts<%s, %d>", format(tile.type, promotion(0)).c_str(), floats);
+    return {name, instance(name, tile.threads, tile.per_processor, "WeightSizes", call),
+            ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks, tile.threads};
 }
 
 // What fits the kernels' 32-bit indices: sizes, pixels of an image, blocks.

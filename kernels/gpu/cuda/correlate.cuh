@@ -247,7 +247,7 @@ __device__ __forceinline__ void correlate(const float* source, const float* weig
     __shared__ __align__(16) float columns[STAGES][STEP * Tile::Columns];
     using Block = CorrelateBlock<Tile, IMAGES>;
     const Block block(p);
-    typename CopiesOf<FLAT, Tile, IMAGES, ROW_FLOATS, COLUMN_FLOATS>::type copies(p, block, source + p.source_offset, weights + p.weights_offset);
+    typename CopiesOf<FLAT, Tile, IMAGES, ROW_FLOATS, COLUMN_FLOATS>::type copies(p, block, source, weights);
     Tile tile;
     const int steps = copies.steps();
     for (int s = 0; s < STAGES - 1; ++s) {
@@ -265,6 +265,6 @@ __device__ __forceinline__ void correlate(const float* source, const float* weig
         stage = stage == STAGES - 1 ? 0 : stage + 1;
     }
     tile.promote();
-    CorrelateTarget<Block, IMAGES, COLUMN_FLOATS == 4> to{target + p.target_offset, p, block};
+    CorrelateTarget<Block, IMAGES, COLUMN_FLOATS == 4> to{target, p, block};
     tile.store(to);
 }

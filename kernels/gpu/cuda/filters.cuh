@@ -6,7 +6,6 @@
 // Filters are small: 4 to 7 microseconds.
 __device__ __forceinline__ void transpose_filters(const float* source, float* target, const FilterSizes& p) {
     __shared__ float tile[32][33];
-    source += p.source_offset, target += p.target_offset;
     const int phases = p.phases_h * p.phases_w, taps = p.taps_h * p.taps_w;
     const int group = blockIdx.z / (phases * taps), rest = blockIdx.z % (phases * taps);
     const int phase = rest / taps, tap = rest % taps;
@@ -34,12 +33,12 @@ __device__ __forceinline__ void transpose_filters(const float* source, float* ta
 __device__ __forceinline__ void sum_chunks(const float* source, float* target, const SumSizes& p) {
     const int e = blockIdx.x * blockDim.x + threadIdx.x;
     if (e >= p.elements) return;
-    source += p.source_offset + e;
+    source += e;
     float sums[4] = {0, 0, 0, 0};  // independent, so that loads overlap
     int q = 0;
     for (; q + 4 <= p.chunks; q += 4)
 #pragma unroll
         for (int n = 0; n < 4; ++n) sums[n] += source[static_cast<long long>(q + n) * p.elements];
     for (; q < p.chunks; ++q) sums[0] += source[static_cast<long long>(q) * p.elements];
-    target[p.target_offset + e] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    target[e] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }

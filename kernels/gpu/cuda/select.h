@@ -1,14 +1,79 @@
-// The CUDA kernels: which of them takes a convolution, if any.
+// The CUDA kernels: which convolutions they take, and their launches. choose.h chooses among them.
 #pragma once
 #include "../conv_call.h"
+#include "choose.h"
 
 namespace c01b {
 namespace gpu {
 namespace cuda {
 
-inline int filter_acts(const ConvCall&) { return DECLINED; }
-inline int image_acts(const ConvCall&) { return DECLINED; }
-inline int weight_acts(const ConvCall&) { return DECLINED; }
+// Asynchronous copies and TF32 came with compute capability 8.0.
+inline bool takes(const ConvCall& call) {
+    return call.device.compute >= 80 && call.device.local_memory >= 48 * 1024 && fits(call.s);
+}
+
+inline bool aligned(const Buffer& buffer) { return buffer.offset % 16 == 0; }  // allocations are
+
+inline Arithmetic arithmetic(const ConvCall& call, int64_t terms) {
+    return call.tf32 ? Arithmetic::Tf32 : float32_arithmetic(terms);
+}
+
+template <class Sizes>
+int run(const ConvCall& call, std::vector<const char*> files, const Kernel& kernel, const Buffer& a, const Buffer& b,
+        const Buffer& target, const Sizes& sizes) {
+    files.insert(files.begin(), {"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh"});
+    const Program program{files, kernel.name.c_str(), "", 0, kernel.instance};
+    const Grid grid{{size_t(kernel.blocks), 1, size_t(sizes.groups)}, {size_t(kernel.threads), 1, 1}};
+    return launch(call.device, program, grid, a, b, target, sizes);
+}
+
+inline int correlate(const ConvCall& call, const CorrelateSizes& p, const Buffer& source, const Buffer& weights, const Buffer& target) {
+    const Arithmetic how = arithmetic(call, int64_t(p.depth) * p.taps_h * p.taps_w);
+    const CorrelateVariant variant = choose_correlate(p, how, aligned(weights), aligned(source) && aligned(target));
+    return run(call, {"cuda/correlate_tiles.cuh", "cuda/correlate.cuh"}, correlate_kernel(p, variant, how), source, weights, target, p);
+}
+
+inline int filter_acts(const ConvCall& call) {
+    if (!takes(call)) return DECLINED;
+    return correlate(call, forward_sizes(call.s), call.images, call.filters, call.outputs);
+}
+
+// Filters rearranged first, as the kernel wants them.
+inline int image_acts(const ConvCall& call) {
+    if (!takes(call)) return DECLINED;
+    const CorrelateSizes p = gradient_sizes(call.s);
+    const FilterSizes f = filter_sizes(call.s, p);
+    const size_t tiles[3] = {size_t(ceil_div(f.filters, 32)), size_t(ceil_div(f.channels, 32)),
+                             size_t(f.groups) * f.taps_h * f.taps_w * f.phases_h * f.phases_w};
+    if (4 * filter_floats(p) > call.workspace || tiles[1] > 65535 || tiles[2] > 65535) return DECLINED;
+    Workspace scratch;
+    if (scratch.allocate(call.device, size_t(4 * filter_floats(p)))) return FAILED;
+    const Program program{{"cuda/sizes.cuh", "cuda/filters.cuh"}, "transpose_filters_kernel", "", 0, transpose_filters_instance};
+    const Grid grid{{tiles[0], tiles[1], tiles[2]}, {256, 1, 1}};
+    if (launch(call.device, program, grid, call.filters, scratch.buffer(), f)) return FAILED;
+    return correlate(call, p, call.outputs, scratch.buffer(), call.images);
+}
+
+// Partial sums of chunks of positions, then their sum, if there is more than one.
+inline int weight_acts(const ConvCall& call) {
+    if (!takes(call)) return DECLINED;
+    WeightSizes p = weight_sizes(call.s);
+    const int64_t rows = int64_t(p.channels) * p.filter_h * p.filter_w, elements = rows * call.s.filters, positions = int64_t(p.out_h) * p.out_w;
+    const Arithmetic how = arithmetic(call, positions * p.batch);
+    const Tile& tile = *cheapest(weight_tiles(how), rows, p.filters);
+    p.positions = int(call.split ? std::min(call.split, positions) : choose_positions(p, tile, call.device.processors, call.workspace));
+    p.chunks = int(ceil_div(positions, p.positions));
+    if (p.chunks > 1 && 4 * elements * p.chunks > call.workspace) return DECLINED;
+    const Kernel kernel = weight_kernel(p, tile, how, aligned(call.images) && aligned(call.outputs));
+    const std::vector<const char*> files{"cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"};
+    if (p.chunks == 1) return run(call, files, kernel, call.images, call.outputs, call.filters, p);
+    Workspace scratch;
+    if (scratch.allocate(call.device, size_t(4 * elements * p.chunks))) return FAILED;
+    if (run(call, files, kernel, call.images, call.outputs, scratch.buffer(), p)) return FAILED;
+    const Program program{{"cuda/sizes.cuh", "cuda/filters.cuh"}, "sum_chunks_kernel", "", 0, sum_chunks_instance};
+    const Grid grid{{size_t(ceil_div(elements, 256)), 1, 1}, {256, 1, 1}};
+    return launch(call.device, program, grid, scratch.buffer(), call.filters, SumSizes{int(elements), p.chunks});
+}
 
 }  // namespace cuda
 }  // namespace gpu

@@ -1,7 +1,7 @@
 // What the CUDA kernels are told besides three pointers: one struct, a kernel parameter by value. This text is compiled
 // twice: by NVRTC in front of the kernels, and by the launcher (select.h), which fills the structs in.
 //
-// Sizes are those of one group; `groups` of them lie one behind the other along the channel axis. Offsets are in floats.
+// Sizes are those of one group; `groups` of them lie one behind the other along the channel axis.
 
 // y[m, i, j, b] = sum over c, u, v of  weights[c, u, v, m] * source[c, i*step_y + u - pad_y, j*step_x + v - pad_x, b]
 //
@@ -9,7 +9,6 @@
 // from the border leaves the same remainders by the stride make up a phase, and each phase is a correlation of its own
 // with every stride-th tap (correlate.cuh has the formula). With 1 x 1 phases target row and pixel are m and (i, j).
 struct CorrelateSizes {
-    long long source_offset, weights_offset, target_offset;
     int groups;
     int depth, source_h, source_w, batch;  // source: (groups * depth, source_h, source_w, batch)
     int rows;                              // m of a group;  weights: (depth, taps_h, taps_w, groups * rows)
@@ -25,7 +24,6 @@ struct CorrelateSizes {
 
 // partials[q][c, u, v, k] = sum over b and positions of chunk q of  images[c, i*stride_y + u - pad_y, ..., b] * hid[k, i, j, b]
 struct WeightSizes {
-    long long images_offset, hid_offset, target_offset;
     int groups;
     int channels, height, width, batch;  // images: (groups * channels, height, width, batch)
     int filters, out_h, out_w;           // hid: (groups * filters, out_h, out_w, batch)
@@ -36,7 +34,6 @@ struct WeightSizes {
 
 // Filters of the data gradient: see filters.cuh.
 struct FilterSizes {
-    long long source_offset, target_offset;
     int groups;
     int channels, filter_h, filter_w, filters;  // source: (channels, filter_h, filter_w, groups * filters)
     int flip;
@@ -44,6 +41,5 @@ struct FilterSizes {
 };
 
 struct SumSizes {
-    long long source_offset, target_offset;
     int elements, chunks;  // source: (chunks, elements)
 };

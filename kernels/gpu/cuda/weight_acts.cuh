@@ -143,7 +143,7 @@ __device__ __forceinline__ void weight_acts(const float* images, const float* hi
     __shared__ __align__(16) float rows[STAGES][STEP * Tile::Rows];
     __shared__ __align__(16) float columns[STAGES][STEP * Tile::Columns];
     const WeightBlock<Tile> block(p);
-    WeightCopies<Tile, FLOATS> copies(p, block, images + p.images_offset, hid + p.hid_offset);
+    WeightCopies<Tile, FLOATS> copies(p, block, images, hid);
     Tile tile;
     const int positions = min(p.positions, p.out_h * p.out_w - block.chunk * p.positions);
     const int steps = positions * ceil_div(p.batch, STEP);
@@ -163,6 +163,6 @@ __device__ __forceinline__ void weight_acts(const float* images, const float* hi
     }
     tile.promote();
     const long long chunk = static_cast<long long>(p.channels) * p.filter_h * p.filter_w * p.groups * p.filters;
-    const WeightTarget to{target + p.target_offset + block.chunk * chunk + block.group * p.filters, p, block.row, block.column};
+    const WeightTarget to{target + block.chunk * chunk + block.group * p.filters, p, block.row, block.column};
     tile.store(to);
 }
