@@ -146,6 +146,10 @@ class Shapes:
             return self.timed[variable, to]
         return self.machine.conversion_seconds(self.bytes(variable), self.estimate(variable)[0], to)
 
+    def copy_seconds(self, variable):
+        """Predicted time of a copy of this value as it lies."""
+        return self.machine.conversion_seconds(self.bytes(variable), batch=1)
+
     def strided_copy_seconds(self, variable):
         """Predicted time of numpy's copy of a transposed view of this value."""
         return self.machine.strided_copy_seconds(self.bytes(variable))

@@ -767,9 +767,23 @@ CONTROL = [
     Sample("assertion about a vector", lambda new: Assert()(new(5), tt.constant(1)), None),
 ]
 
+
+
+def taken(shape, *rows):
+    return lambda new: new(*shape)[new.holding(np.array(rows, "int64"), (len(rows) == 1,))]
+
+
+TAKES = [
+    Sample("images, some twice, from the end", taken(IMAGES, 2, 0, 2, -1), C01B),
+    Sample("rows of a matrix", taken((5, 4), 4, 1), C01B),
+    Sample("none", taken(IMAGES), C01B),
+    Sample("one, which has the same bytes", taken(IMAGES, 3), None),
+    Sample("elements of a vector", taken((5,), 3, 1), None),
+]
+
 OTHERS = PRODUCTS + ROW_WISE + REPEATS + REBROADCASTS + ALLOCS + PROMISED_SIZES + SIZES + COPIES
 ALL_SAMPLES = (ELEMWISE + DIMSHUFFLE + TRANSPOSED + REDUCTIONS + ARG_REDUCTIONS + RESHAPES + OTHERS + JOINS + SPLITS
-               + SUBTENSORS + INC_SUBTENSORS + BATCH_NORMALIZATIONS + CONTROL)
+               + SUBTENSORS + INC_SUBTENSORS + TAKES + BATCH_NORMALIZATIONS + CONTROL)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -842,9 +856,16 @@ def test_branches_and_assertions(sample, rng):
     check(sample.make, sample.gives, rng)
 
 
-@pytest.mark.parametrize("make", [lambda x, i: x[i], lambda x, i: tt.inc_subtensor(x[i], np.float32(1))])
-def test_lists_of_images_have_no_rule(make, rng):
-    assert graph_of(lambda new: make(new(*IMAGES), new.holding(np.array([2, 0]), (False,))), rng).choice is None
+@samples(TAKES)
+def test_lists_of_images(sample, rng):
+    check(sample.make, sample.gives, rng)
+
+
+def test_changed_lists_of_images_have_no_rule(rng):
+    def make(new):
+        return tt.inc_subtensor(new(*IMAGES)[new.holding(np.array([2, 0]), (False,))], np.float32(1))
+
+    assert graph_of(make, rng).choice is None
 
 
 @samples([sample for sample in PRODUCTS if sample.gives])

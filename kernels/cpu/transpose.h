@@ -160,34 +160,95 @@ void transpose_vectors(const Matrix<T>& m, int threads) {
 
 // ---- any rows: through a buffer -----------------------------------------------------------------------------------
 
-constexpr int64_t strip_rows = 512, strip_columns = 16;
+constexpr int64_t strip_rows = 512;
 
-// strip[j * rows + i] = source[i * step + j] for `columns` <= strip_columns. Vectors may pass the end of a strip's
-// row, over what the next one then puts there; the last L rows are done in one piece, some of them again.
+// A line's worth of columns; of elements larger than floats, as many.
 template <class T>
-void transpose_strip(const T* source, int64_t step, int64_t rows, int64_t columns, T* strip) {
+constexpr int64_t strip_columns = sizeof(T) < 4 ? 64 / sizeof(T) : 16;
+
+// Elements of 1 or 2 bytes, L x L of them in vectors of 16 bytes, whose interleaving is one instruction everywhere: the
+// first half of the rows is interleaved with the second, log2(L) times.
+template <class T>
+struct SmallBlock {
+    static constexpr int L = 16 / sizeof(T);
+    typedef T V __attribute__((vector_size(16)));
+
+    template <int From, size_t... I>
+    static V interleave(V a, V b, std::index_sequence<I...>) {
+        return __builtin_shuffle(a, b, V{T(From + I / 2 + I % 2 * L)...});
+    }
+
+    template <class Rows>
+    __attribute__((noinline)) static void move(const Rows& source, int64_t i0, int64_t j, T* target, int64_t step) {
+        V row[L], next[L];
+        for (int i = 0; i < L; ++i) std::memcpy(&row[i], source(i0 + i) + j, sizeof(V));
+#pragma GCC unroll 4
+        for (int round = 1; round < L; round *= 2) {
+#pragma GCC unroll 8
+            for (int i = 0; i < L / 2; ++i) {
+                next[2 * i] = interleave<0>(row[i], row[i + L / 2], std::make_index_sequence<L>());
+                next[2 * i + 1] = interleave<L / 2>(row[i], row[i + L / 2], std::make_index_sequence<L>());
+            }
+#pragma GCC unroll 16
+            for (int i = 0; i < L; ++i) row[i] = next[i];
+        }
+        for (int i = 0; i < L; ++i) std::memcpy(target + i * step, &row[i], sizeof(V));
+    }
+};
+
+template <class T, class Rows>
+void transpose_small_strip(const Rows& source, int64_t rows, int64_t columns, T* strip) {
+    constexpr int L = SmallBlock<T>::L;
+    const int64_t whole_rows = rows / L * L, whole_columns = columns / L * L;
+    for (int64_t i = 0; i < whole_rows; i += L) {
+        for (int k = 0; k < L; ++k) fetch(source(i + k) + 2 * strip_columns<T>);
+        for (int64_t j = 0; j < whole_columns; j += L) SmallBlock<T>::move(source, i, j, strip + j * rows + i, rows);
+    }
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) strip[j * rows + i] = source(i)[j];
+}
+
+// L rows from the i-th on, L columns from the j-th on.
+template <class T, class Rows>
+__attribute__((noinline)) void move_strip_block(const Rows& source, int64_t i, int64_t j, T* target, int64_t step) {
+    using B = Block<T>;
+    typename B::V row[B::L];
+#pragma GCC unroll 16
+    for (int k = 0; k < B::L; ++k) fetch(source(i + k) + j + 2 * strip_columns<T>);
+#pragma GCC unroll 16
+    for (int k = 0; k < B::L; ++k) row[k] = B::load(source(i + k) + j);
+    transpose_registers<B::L / 2>(row);
+#pragma GCC unroll 16
+    for (int k = 0; k < B::L; ++k) B::store(target + k * step, row[k]);
+}
+
+// strip[j * rows + i] = source(i)[j] for `columns` <= strip_columns<T>. Vectors may pass the end of a strip's row, over
+// what the next one then puts there; the last L rows are done in one piece, some of them again.
+template <class T, class Rows>
+void transpose_strip(const Rows& source, int64_t rows, int64_t columns, T* strip) {
     if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
         using B = Block<T>;
         for (int64_t j = 0; j < columns; j += B::L) {
             const int64_t width = std::min<int64_t>(B::L, columns - j);
             for (int64_t next = 0; next < rows; next += B::L) {
                 const int64_t i = std::max<int64_t>(0, std::min(next, rows - B::L));
-                const T* from = source + i * step + j;
                 T* to = strip + j * rows + i;
                 if (rows >= B::L && width == B::L) {
-                    move_block<T, false, false>({from, step, B::L, 0, to, rows, from + 2 * strip_columns});
+                    move_strip_block(source, i, j, to, rows);
                     continue;
                 }
                 typename B::V row[B::L] = {};
                 for (int64_t k = 0; k < std::min<int64_t>(B::L, rows); ++k)
-                    row[k] = B::load_first(from + k * step, width);
+                    row[k] = B::load_first(source(i + k) + j, width);
                 transpose_registers<B::L / 2>(row);
                 for (int64_t k = 0; k < width; ++k) B::store(to + k * rows, row[k]);
             }
         }
-    } else {  // elements of 1, 2 or 16 bytes are rare here
+    } else if constexpr (sizeof(T) < 4) {
+        transpose_small_strip(source, rows, columns, strip);
+    } else {  // elements of 16 bytes are rare here
         for (int64_t j = 0; j < columns; ++j)
-            for (int64_t i = 0; i < rows; ++i) strip[j * rows + i] = source[i * step + j];
+            for (int64_t i = 0; i < rows; ++i) strip[j * rows + i] = source(i)[j];
     }
 }
 
@@ -206,17 +267,18 @@ void stream_run(T* target, const T* source, int64_t count) {
     std::memcpy(target + i, source + i, (count - i) * sizeof(T));
 }
 
-template <class T>
-void transpose_strips(const Matrix<T>& m, bool streamed, int threads) {
+// `row_of(i)` is where the i-th row begins; of `m`, source and step are not used.
+template <class T, class Rows>
+void transpose_strips(const Matrix<T>& m, const Rows& row_of, bool streamed, int threads) {
     const int64_t down = (m.rows + strip_rows - 1) / strip_rows;
-    const int64_t across = (m.columns + strip_columns - 1) / strip_columns;
+    const int64_t across = (m.columns + strip_columns<T> - 1) / strip_columns<T>;
     parallel_for(down * across, threads, [&](int64_t index, int) {
         struct Strip;
-        const size_t bytes = strip_columns * strip_rows * sizeof(T) + sizeof(vec);
+        const size_t bytes = strip_columns<T> * strip_rows * sizeof(T) + sizeof(vec);
         T* strip = reinterpret_cast<T*>(scratch<Strip>(bytes / sizeof(float)));
-        const int64_t i = index / across * strip_rows, j = index % across * strip_columns;
-        const int64_t rows = std::min(strip_rows, m.rows - i), columns = std::min(strip_columns, m.columns - j);
-        transpose_strip(m.source + i * m.step + j, m.step, rows, columns, strip);
+        const int64_t i = index / across * strip_rows, j = index % across * strip_columns<T>;
+        const int64_t rows = std::min(strip_rows, m.rows - i), columns = std::min(strip_columns<T>, m.columns - j);
+        transpose_strip([&](int64_t k) { return row_of(i + k) + j; }, rows, columns, strip);
         // Strips of whole target rows leave in one piece.
         const int64_t runs = rows == m.rows ? 1 : columns, run = rows * columns / runs;
         for (int64_t k = 0; k < runs; ++k) {
@@ -239,7 +301,16 @@ void transpose(const T* source, int64_t step, int64_t rows, int64_t columns, T* 
             streamed ? transpose_vectors<T, true>(m, threads) : transpose_vectors<T, false>(m, threads);
             return;
         }
-    transpose_strips(m, streamed, threads);
+    transpose_strips(m, [=](int64_t i) { return source + i * step; }, streamed, threads);
+}
+
+// target[j * count + i] = source[picked[i] * step + j]: rows are transposed as they are picked.
+template <class T>
+void transpose_picked(const T* source, int64_t step, const int64_t* picked, int64_t count, int64_t columns, T* target,
+                      int threads) {
+    const int64_t bytes = count * columns * int64_t{sizeof(T)};
+    transpose_strips(Matrix<T>{source, step, count, columns, target}, [=](int64_t i) { return source + picked[i] * step; },
+                     bytes >= transpose_stream_bytes, threads_for(bytes, threads));
 }
 
 // An element of 16 bytes: complex128.

@@ -5,6 +5,6 @@ register their rules with `@carries(OpClass, ...)`; the planner asks `choice_of`
 """
 from .registry import carries, carriers, choice_of
 from . import (batchnorm, contiguity, control, dimshuffle, elemwise, join, matrix_product, reduction,  # noqa: F401
-               repeat, reshape, shape, softmax, subtensor)  # they register
+               repeat, reshape, shape, softmax, subtensor, take)  # they register
 
 __all__ = ["carries", "carriers", "choice_of"]

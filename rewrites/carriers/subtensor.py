@@ -2,8 +2,8 @@
 
 An integer drops its axis. Where that is the batch, what is left has none, and its c01b axes stand in the order of bc01.
 
-There is no rule for lists of indices (AdvancedSubtensor1, AdvancedIncSubtensor1), which pick images: Theano's ops copy
-whole images from the first axis; along the last, any gather would touch every row of memory, at more than a conversion.
+There is no rule for AdvancedIncSubtensor1, which changes listed images: along the last axis that would touch every line of
+memory, at more than a conversion. For lists of images to read see `take`.
 """
 from theano.gof import Variable
 from theano.tensor.subtensor import IncSubtensor, Subtensor, get_idx_list
