@@ -9,6 +9,7 @@ from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.follow import Followed
+from layoutopt.rewrites.legacy import name_gradients
 from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import Recorded, conversions, converting_nodes, record
@@ -70,7 +71,8 @@ def carry_layout(fgraph, settings):
     shapes = Shapes(fgraph, machine, Assumed(batch=settings.batch), clock_for(settings, machine))
     before = len(conversions(fgraph, shapes))
     edits = Edits(fgraph)
-    fold_padding(edits, shapes, settings.constraints)
+    for stage in (name_gradients, fold_padding):
+        stage(edits, shapes, settings.constraints)
     region = find_region(fgraph, shapes, settings.constraints)
     plan = solve(region.problem)
     replaced = None

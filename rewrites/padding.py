@@ -15,6 +15,7 @@ import numpy as np
 from theano.gof import Constant
 from theano.tensor import Alloc, Join, Split, as_tensor_variable, stack
 from theano.tensor.nnet.abstract_conv import AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights
+from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import CorrMM, CorrMM_gradInputs, CorrMM_gradWeights
 from theano.tensor.opt import MakeVector
 from theano.tensor.subtensor import IncSubtensor, Subtensor
@@ -24,9 +25,9 @@ from .shapes import PROVEN
 from .sites import CONV_SITES, pads_of, read_site, told
 from .sums import Sums, number
 
-# Convolutions whose pads can be any; the legacy ConvOp has none.
+# ConvOp has no pads of its own: it becomes an AbstractConv2d.
 _PADDED_OPS = (AbstractConv2d, AbstractConv2d_gradWeights, AbstractConv2d_gradInputs,
-               CorrMM, CorrMM_gradWeights, CorrMM_gradInputs)
+               CorrMM, CorrMM_gradWeights, CorrMM_gradInputs, ConvOp)
 _PARAMETERS = ("subsample", "filter_flip", "kshp", "filter_dilation", "num_groups", "unshared")
 _WHOLE = (0, 0)
 
@@ -228,16 +229,19 @@ def _with_pads(node, roles, pads, shapes):
     """A convolution's op with these pads besides its own; None if there are none, or its own are not known."""
     op = node.op
     filters = node.outputs[0] if roles.filters == "out" else node.inputs[roles.filters]
-    _, told_images, told_filters = told(op)
+    facts, told_images, told_filters = told(op)
     sides = [told_size or proven for told_size, proven in zip(told_filters, shapes.sizes(filters, PROVEN))][2:]
-    own = pads_of(op.border_mode, None if None in sides else sides)
-    if own is None or not any(map(any, pads)):
+    own = pads_of(facts["border_mode"], None if None in sides else sides)
+    if own is None or facts["spread"] or not any(map(any, pads)):
         return None
+    border_mode = _added((own[:2], own[2:]), pads)
+    smaller = tuple(None if size is None else size - sum(pad) for size, pad in zip(told_images[2:], pads))
+    if type(op) is ConvOp:
+        return AbstractConv2d(told_images[:2] + smaller, told_filters, border_mode, (op.dx, op.dy))
     parameters = {name: getattr(op, name) for name in _PARAMETERS if hasattr(op, name)}
     if hasattr(op, "imshp"):
-        smaller = [None if size is None else size - sum(pad) for size, pad in zip(told_images[2:], pads)]
-        parameters["imshp"] = told_images[:2] + tuple(smaller)
-    return type(op)(border_mode=_added((own[:2], own[2:]), pads), **parameters)
+        parameters["imshp"] = told_images[:2] + smaller
+    return type(op)(border_mode=border_mode, **parameters)
 
 
 def _smaller(shape, margins):
