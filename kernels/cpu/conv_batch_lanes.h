@@ -197,20 +197,6 @@ inline BatchLanes plan_batch_lanes(const Correlation& c, int threads) {
     return best;
 }
 
-// What is packed at a time: filters [filter, filter_end) of one group for channels [channel, channel_end).
-struct PackItem {
-    int64_t group, channel, channel_end, filter, filter_end;
-};
-
-// The weights of the filters for one tap and channel.
-inline float* pack_tap(const Correlation& c, const PackItem& item, int64_t tap_row, int64_t tap_column, int64_t channel,
-                       float* to) {
-    const float* w = c.weights_of(item.group) + channel * c.depth_stride + c.rows.order[tap_row] * c.row_stride +
-                     c.columns.order[tap_column] * c.column_stride;
-    for (int64_t f = item.filter; f < item.filter_end; ++f) *to++ = w[f * c.filter_stride];
-    return to;
-}
-
 // [tap column][tap row][channel][filter]
 inline void pack_weights(const Correlation& c, const PackItem& item, float* to) {
     for (size_t v = 0; v < c.columns.order.size(); ++v)

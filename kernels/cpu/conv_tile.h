@@ -1,7 +1,9 @@
-// Which loop nest a convolution takes: images in the lanes, or filters where a small batch would leave lanes empty.
+// Which loop nest a convolution takes: images in the lanes, or filters where a small batch would leave lanes empty; and
+// where there is little to compute for a pixel, neither source nor sums are put anywhere else first.
 #pragma once
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
+#include "conv_unpacked.h"
 
 namespace c01b {
 
@@ -15,9 +17,17 @@ inline bool filters_fill_lanes_better(const Correlation& c) {
     return padding(c.filters) * (1.03 + 60 / products) < padding(c.batch);
 }
 
+// A panel pays where its pixels are read often: by many filters, or for many taps, which the fewer filters there are the
+// better share their loads with neighbours (measured: even at about 25 products a pixel and filter).
+inline bool packing_is_in_vain(const Correlation& c) {
+    const int64_t worthwhile = 24;
+    return c.filters <= tile_rows && c.depth * mean_taps(c.rows) * mean_taps(c.columns) <= worthwhile * c.filters;
+}
+
 inline void correlate(const Correlation& c, int threads) {
     if (c.rows.span.empty() || c.columns.span.empty() || !c.batch || !c.filters) return;
-    if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, std::max(threads, 1));
+    if (packing_is_in_vain(c)) correlate_unpacked(c, std::max(threads, 1));
+    else if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, std::max(threads, 1));
     else correlate_batch_lanes(c, std::max(threads, 1));
 }
 
