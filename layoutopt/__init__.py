@@ -20,10 +20,11 @@ from . import flags  # noqa: E402
 
 flags.register()
 
-from . import optimizer  # noqa: E402  (reads the flags)
+from . import device, optimizer  # noqa: E402  (read the flags)
 from .explain import Report, explain  # noqa: E402
 
 optimizer.register()
+device.register()
 
 __version__ = "0.1.0"
 __all__ = ["Report", "explain"]

@@ -17,7 +17,7 @@ class Report:
     record : rewrites.record.Record, or None
         The facts; None if there are none.
     reason : str
-        Why there are none.
+        Why there are none; beside facts, why they are not of the device that was asked for.
     profiled : dict, or None
         Seconds of a call, by ("site" or "conversion", number in the record), of what could be told; None if the function was not
         compiled with profile=True, or not called yet.
@@ -37,6 +37,7 @@ class Report:
         r = self.record
         in_c01b = sum(site.layout == "c01b" for site in r.sites)
         lines = ["layoutopt: %d of %d convolutions and poolings in c01b" % (in_c01b, len(r.sites))]
+        lines += ["  " + self.reason] if self.reason else []
         if not r.applied:
             return lines + ["  the graph was left alone: no plan is cheaper than %s" % milliseconds(r.unchanged_seconds),
                             self._row("", "planned", "profiled")]

@@ -17,7 +17,7 @@ from layoutopt.rewrites.region import find_region, has_sites
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
 
-from .calibrate import find_machine
+from .device import find_target, on_gpu, why_not_gpu
 from .explain import Report
 from .runtime import prepare
 from .verdicts import clock_for
@@ -37,7 +37,7 @@ class LayoutOptimizer(gof.Optimizer):
         if not has_sites(fgraph):
             return
         reason = standing_aside()
-        report = Report(None, reason) if reason else Report(carry_layout(fgraph, theano.config.layoutopt))
+        report = Report(None, reason) if reason else Report(carry_layout(fgraph, theano.config.layoutopt), why_not_gpu())
         fgraph.attach_feature(Recorded(report))
         _write(report, theano.config.layoutopt.report)
 
@@ -49,8 +49,6 @@ def standing_aside():
     """Why no graph can be rewritten in this process, or ''."""
     if not theano.config.cxx:
         return "there is no C++ compiler to build the kernels with; Theano's own fall-backs serve as before"
-    if theano.config.device != "cpu":
-        return "the kernels are for the CPU, and device is %s" % theano.config.device
     return ""
 
 
@@ -67,8 +65,9 @@ def carry_layout(fgraph, settings):
     -------
     rewrites.record.Record
     """
-    machine = find_machine(settings.simd)
-    shapes = Shapes(fgraph, machine, Assumed(batch=settings.batch), clock_for(settings, machine))
+    target = find_target(settings)
+    clock = None if on_gpu() else clock_for(settings, target)  # it times ops of the host
+    shapes = Shapes(fgraph, target, Assumed(batch=settings.batch), clock)
     before = len(conversions(fgraph, shapes))
     edits = Edits(fgraph)
     for stage in (name_gradients, fold_padding):
@@ -77,9 +76,10 @@ def carry_layout(fgraph, settings):
     plan = solve(region.problem)
     replaced = None
     if plan.pays:
-        prepare(settings)
         replaced = apply_plan(fgraph, region, plan)
-        vectorise(fgraph)
+        if not on_gpu():
+            prepare(settings)
+            vectorise(fgraph)
     elif edits.notes:
         edits.undo()
         region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record

@@ -192,10 +192,17 @@ def _direction(node):
 
 def _conversion(node, shapes):
     value, to = node.inputs[0], _direction(node)
+    source = _before_transfer(value)
     in_bc01 = value if to == C01B else node.outputs[0]
     users = sorted({"an output" if client == "output" else type(client.op).__name__ for client, _ in node.outputs[0].clients})
-    return ConversionRecord(value.name or _producer(value), to, shapes.bytes(value), _producer(value), ", ".join(users),
+    return ConversionRecord(source.name or _producer(source), to, shapes.bytes(value), _producer(source), ", ".join(users),
                             shapes.conversion_seconds(in_bc01, to))
+
+
+def _before_transfer(value):
+    """The value on the GPU that this is on the host, where it is that: a shared variable of a GPU program."""
+    node = value.owner
+    return node.inputs[0] if node is not None and type(node.op).__name__ == "HostFromGpu" else value
 
 
 def _producer(variable):

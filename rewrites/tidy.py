@@ -24,9 +24,16 @@ _RULES = {
 
 
 class Contiguity:
-    """Which values of a graph are C-contiguous by construction; call it with a variable."""
+    """Which values of a graph are C-contiguous by construction; call it with a variable.
 
-    def __init__(self):
+    Parameters
+    ----------
+    rules : dict
+        By class of op: a function (node, contiguous) -> bool, which may ask `contiguous` of what the node computes from.
+    """
+
+    def __init__(self, rules=_RULES):
+        self._rules = rules
         self._known = {}
 
     def __call__(self, variable):
@@ -38,20 +45,20 @@ class Contiguity:
         node = variable.owner
         if node is None:
             return False  # a user may pass any strides
-        rule = next((_RULES[c] for c in type(node.op).__mro__ if c in _RULES), None)
+        rule = next((self._rules[c] for c in type(node.op).__mro__ if c in self._rules), None)
         return rule is not None and rule(node, self)
 
 
-def drop_copies(fgraph):
-    """Replace contiguity copies by what they copy, where that is contiguous by construction.
+def drop_copies(fgraph, copying=CpuContiguous, rules=_RULES):
+    """Replace contiguity copies, nodes of class `copying`, by what they copy, where that is contiguous by construction.
 
     Returns
     -------
     int
         How many went.
     """
-    contiguous = Contiguity()
-    copies = [node for node in fgraph.toposort() if isinstance(node.op, CpuContiguous) and contiguous(node.inputs[0])]
+    contiguous = Contiguity(rules)
+    copies = [node for node in fgraph.toposort() if isinstance(node.op, copying) and contiguous(node.inputs[0])]
     for node in copies:
         fgraph.replace_validate(node.outputs[0], node.inputs[0], reason="layoutopt: contiguous by construction")
     return len(copies)

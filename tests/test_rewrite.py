@@ -304,12 +304,11 @@ def test_no_compiler(monkeypatch):
     assert "no C++ compiler" in str(layoutopt.explain(f))
 
 
-def test_other_devices_are_left_alone(monkeypatch):
-    """Theano's GPU backend lifts its own convolutions; ours would fetch every value to the host."""
-    monkeypatch.setattr(optimizer, "standing_aside", lambda: "the kernels are for the CPU, and device is cuda")
+def test_a_gpu_that_cannot_be_opened_leaves_the_cpu_and_a_word_in_the_report(monkeypatch):
+    monkeypatch.setattr(optimizer, "why_not_gpu", lambda: "device is cuda, which Theano could not open")
     x, _ = images()
     f = theano.function([x], layer(x, weights(4, 3)), mode=FLAGGED)
-    assert op_count(f, FilterActs) == 0
+    assert op_count(f, FilterActs) == 1
     assert "device is cuda" in str(layoutopt.explain(f))
 
 

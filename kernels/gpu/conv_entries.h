@@ -9,7 +9,7 @@
 namespace c01b {
 namespace gpu {
 
-// From Theano's ParamsType, the fields of _GpuConv in ops.py.
+// From Theano's ParamsType, the fields of GpuConv in ops.py.
 template <class Fields>
 ConvCall conv_call(const Device& device, const ConvShape& s, Buffer images, Buffer filters, Buffer outputs,
                    const Fields* f) {

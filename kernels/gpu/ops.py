@@ -2,11 +2,8 @@
 from .. import avg_pool, conv, pool, relayout
 from .base import GpuC01bOp
 
-__all__ = ["GPU_OPS", "GpuAvgPool", "GpuAvgPoolGrad", "GpuFilterActs", "GpuImageActs", "GpuMaxPool", "GpuMaxPoolGrad",
-           "GpuMaxPoolGradGrad", "GpuToBC01", "GpuToC01B", "GpuWeightActs"]
 
-
-class _GpuConv(GpuC01bOp):
+class GpuConv(GpuC01bOp):
     """What the convolutions share.
 
     Parameters
@@ -30,6 +27,9 @@ class _GpuConv(GpuC01bOp):
         super().__init__(host)
         self.tf32, self.split, self.workspace = bool(tf32), int(split), int(workspace)
 
+    def __str__(self):  # Theano writes one into every class with __props__
+        return "Gpu%s%s" % (self.host, "{tf32}" if self.tf32 else "")
+
     @classmethod
     def _fields(cls):
         return super()._fields() + ("tf32", "split", "workspace")
@@ -46,17 +46,17 @@ class _GpuConv(GpuC01bOp):
         return self.host.flops(inputs, outputs)
 
 
-class GpuFilterActs(_GpuConv):
+class GpuFilterActs(GpuConv):
     host_class = conv.FilterActs
     entry = "filter_acts"
 
 
-class GpuImageActs(_GpuConv):
+class GpuImageActs(GpuConv):
     host_class = conv.ImageActs
     entry = "image_acts"
 
 
-class GpuWeightActs(_GpuConv):
+class GpuWeightActs(GpuConv):
     host_class = conv.WeightActs
     entry = "weight_acts"
 
