@@ -1,6 +1,8 @@
 """Reports on what the optimizer did, for people."""
 import textwrap
 
+from theano.scan_module.scan_op import Scan
+
 from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.record import milliseconds, recorded
 
@@ -21,17 +23,22 @@ class Report:
     profiled : dict, or None
         Seconds of a call, by ("site" or "conversion", number in the record), of what could be told; None if the function was not
         compiled with profile=True, or not called yet.
+    loops : list of (str, Report)
+        Name and report of each loop (theano.scan) in the function; those of its step.
     """
 
-    def __init__(self, record, reason="", profiled=None):
+    def __init__(self, record, reason="", profiled=None, loops=()):
         self.record = record
         self.reason = reason
         self.profiled = profiled
+        self.loops = list(loops)
 
     def __str__(self):
         if self.record is None:
-            return "layoutopt: nothing to report: " + self.reason
-        return "\n".join(self._summary() + self._sites() + self._conversions())
+            lines = ["layoutopt: nothing to report: " + self.reason]
+        else:
+            lines = self._summary() + self._sites() + self._conversions()
+        return "\n".join(lines + ["In each step of %s:\n%s" % loop for loop in self.loops])
 
     def _summary(self):
         r = self.record
@@ -128,8 +135,10 @@ def explain(function):
     maker = getattr(function, "maker", None)
     if maker is None or not hasattr(maker, "fgraph"):
         raise TypeError("explain takes a compiled Theano function, got %s" % type(function).__name__)
+    loops = [(node.op.name, explain(node.op.fn)) for node in maker.fgraph.toposort()
+             if isinstance(node.op, Scan) and hasattr(node.op, "fn")]
     report = recorded(maker.fgraph)
     if report is None:
         return Report(None, "the function has no convolution or pooling, was compiled without the flag "
-                            "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it")
-    return Report(report.record, report.reason, _profile_of(function))
+                            "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it", loops=loops)
+    return Report(report.record, report.reason, _profile_of(function), loops)

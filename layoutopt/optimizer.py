@@ -10,6 +10,7 @@ from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.legacy import name_gradients
+from layoutopt.rewrites.loops import convert_before, loops
 from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import Recorded, conversions, converting_nodes, record
@@ -34,6 +35,8 @@ class LayoutOptimizer(gof.Optimizer):
     """
 
     def apply(self, fgraph):
+        for loop in loops(fgraph, "layoutopt") if not standing_aside() else ():
+            convert_before(fgraph, loop, theano.config.layoutopt)
         if not has_sites(fgraph):
             return
         reason = standing_aside()

@@ -8,5 +8,6 @@ In the order of a graph's way through:
 `region`, `plan`         the planning problem, and its exact solution
 `apply`, `tidy`          the rewriting
 `activations`            elementwise functions that Theano computes one by one, vectorised
+`loops`                  what loops would convert in every step, converted before them
 `record`                 what was done, for reports
 """

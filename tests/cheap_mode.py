@@ -16,12 +16,12 @@ def few_compilations(monkeypatch):
     Theano's convolutions and poolings run as C, as layoutopt's always do.
     """
 
-    def as_c(self, node, *args, **kwargs):
-        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="c"))
+    def as_c(self, node, storage_map, compute_map, no_recycling, impl=None):
+        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "c")
 
-    def as_c_unless_numpy_has_it(self, node, *args, **kwargs):
+    def as_c_unless_numpy_has_it(self, node, storage_map, compute_map, no_recycling, impl=None):
         in_numpy = self.nfunc_spec is not None and self.nfunc_spec[1] == len(node.inputs)
-        return Op.make_thunk(self, node, *args, **dict(kwargs, impl="py" if in_numpy else "c"))
+        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "py" if in_numpy else "c")
 
     for op in (BaseCorrMM, ConvOp, Pool, AveragePoolGrad, MaxPoolGrad):
         monkeypatch.setattr(op, "make_thunk", as_c)
