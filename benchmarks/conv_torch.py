@@ -6,8 +6,6 @@ import torch
 from serve import serve
 from torch.nn import functional as F
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-torch.set_grad_enabled(False)
 MASKS = {"data gradient": [True, False, False], "weight gradient": [False, True, False]}
 
 
@@ -60,4 +58,7 @@ def prepare(family, direction, layer):
     return step
 
 
-serve(prepare=prepare)
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_grad_enabled(False)
+    serve(prepare=prepare)
