@@ -15,6 +15,7 @@ from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.record import Recorded, conversions, converting_nodes, record
 from layoutopt.rewrites.region import find_region, has_sites
+from layoutopt.rewrites.reorder import keep_axes_in_place
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.tidy import drop_copies
 
@@ -73,7 +74,7 @@ def carry_layout(fgraph, settings):
     shapes = Shapes(fgraph, target, Assumed(batch=settings.batch), clock)
     before = len(conversions(fgraph, shapes))
     edits = Edits(fgraph)
-    for stage in (name_gradients, fold_padding):
+    for stage in (name_gradients, fold_padding, keep_axes_in_place):
         stage(edits, shapes, settings.constraints)
     region = find_region(fgraph, shapes, settings.constraints)
     plan = solve(region.problem)

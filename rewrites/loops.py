@@ -68,24 +68,22 @@ def convert_before(fgraph, node, settings):
 
 def turned_in_every_step(fgraph, node, settings):
     """The inner inputs of a loop that its inner graph wants in c01b and nowhere in bc01, by the costs of a typical machine."""
-    own = [x.clone() for x in node.op.inputs]
-    outputs = clone(node.op.outputs, replace=dict(zip(node.op.inputs, own)))
-    graph = FunctionGraph(own, outputs, clone=False, features=[ShapeFeature()])
+    graph = FunctionGraph(node.op.inputs, node.op.outputs, clone=True, features=[ShapeFeature()])
     shapes = Shapes(graph, assumed=Assumed(batch=settings.batch))
-    _hint(node, own, Shapes(fgraph), shapes)
+    _hint(node, graph.inputs, Shapes(fgraph), shapes)
     region = find_region(graph, shapes, settings.constraints)
     plan = solve(region.problem)
     if not plan.pays:
         return []
     wanted = {variable for variable, value in zip(region.variables, region.problem.values)
               if needed(region.problem, value, plan.layouts) == {C01B}}
-    return [x for x, copy in zip(node.op.inputs, own) if copy in wanted and not is_view(x.broadcastable)]
+    return [x for x, copy in zip(node.op.inputs, graph.inputs) if copy in wanted and not is_view(x.broadcastable)]
 
 
-def _hint(node, own, outer_shapes, shapes):
+def _hint(node, inputs, outer_shapes, shapes):
     """Tell the inner graph the sizes that the outer graph knows of what the loop uses in every step as a whole."""
     op = node.op
     first = len(op.inputs) - len(op.inner_non_seqs(op.inputs))
-    for copy, outer in zip(own[first:], op.outer_non_seqs(node.inputs)):
+    for copy, outer in zip(inputs[first:], op.outer_non_seqs(node.inputs)):
         if getattr(copy, "ndim", 0) and not isinstance(outer, Constant):
             shapes.hint(copy, outer_shapes.present(outer))
