@@ -31,6 +31,7 @@ struct Kernel {
     std::string instance;  // its text, to be compiled behind the files
     int64_t blocks;
     int threads;
+    int shared = 0;  // bytes of shared memory besides what it declares
 };
 
 template <class... Args>
@@ -131,6 +132,39 @@ inline Kernel correlate_kernel(const CorrelateSizes& p, const CorrelateVariant& 
             ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, v.tile->threads};
 }
 
+// The tiles of wgmma.cuh, for compute capability 9.0. There is no scalar one.
+inline Tiles wgmma_tiles(Arithmetic arithmetic) {
+    static const Tile tf32[] = {{128, 128, 128, 2, "WgmmaTile<128, 1, 0>", 1.0}, {64, 128, 128, 3, "WgmmaTile<64, 1, 0>", 1.35},
+                                {32, 128, 128, 4, "WgmmaTile<32, 1, 0>", 2.2}};
+    static const Tile tf32x3[] = {{64, 128, 128, 2, "WgmmaTile<64, 3, %d>", 1.0}, {32, 128, 128, 3, "WgmmaTile<32, 3, %d>", 1.45}};
+    return arithmetic == Arithmetic::Tf32 ? Tiles{tf32, 3} : Tiles{tf32x3, 2};
+}
+
+struct WgmmaVariant {
+    const Tile* tile;
+    int images, column_floats;
+    bool flat;
+    int parts;  // of a packed filter: 1, or high and low
+};
+
+inline WgmmaVariant choose_wgmma(const CorrelateSizes& p, Arithmetic arithmetic, bool gradient, bool images_aligned) {
+    const bool flat = !gradient && choose_flat(p.depth, int64_t(p.taps_h) * p.taps_w);
+    return {cheapest(wgmma_tiles(arithmetic), p.rows, 128), choose_images(p.batch), p.batch % 4 == 0 && images_aligned ? 4 : 1, flat,
+            arithmetic == Arithmetic::Tf32 ? 1 : 2};
+}
+
+inline Kernel wgmma_kernel(const CorrelateSizes& p, const WgmmaVariant& v) {
+    constexpr int stages = 4;
+    const int period = promotion(int64_t(p.depth) * p.taps_h * p.taps_w);
+    const std::string name = format("correlate_wgmma%d_%d_i%d_a%d_p%d%s", v.parts == 1 ? 1 : 3, v.tile->rows, v.images, v.column_floats, period, v.flat ? "_flat" : "");
+    const std::string call = format("correlate_wgmma<%s, %d, %d, %s, %d>", format(v.tile->type, period).c_str(), v.images, v.column_floats,
+                                    v.flat ? "true" : "false", stages);
+    const int64_t positions = ceil_div(int64_t(p.grid_h) * p.grid_w, 128 / v.images);
+    return {name, instance(name, v.tile->threads, v.tile->per_processor, "CorrelateSizes", call),
+            ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, v.tile->threads,
+            stages * 4 * 16 * (v.tile->columns + v.parts * v.tile->rows)};
+}
+
 // Forward: a row is a filter, a position an output.
 inline CorrelateSizes forward_sizes(const ConvShape& s) {
     CorrelateSizes p = {};
@@ -181,6 +215,27 @@ constexpr const char* transpose_filters_instance =
     "extern \"C\" __global__ void transpose_filters_kernel(const float* a, unsigned long long a_bytes, float* target, unsigned long long "
     "target_bytes, FilterSizes p) {\n    transpose_filters(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n";
 inline int64_t filter_floats(const CorrelateSizes& p) { return int64_t(p.depth) * p.taps_h * p.taps_w * p.groups * p.rows; }
+
+// Filters packed for wgmma.cuh: of `packed_floats`, by a kernel of `pack_threads` threads.
+inline PackSizes pack_sizes(const ConvShape& s, const CorrelateSizes& p, bool flat) {
+    PackSizes k = {};
+    k.groups = p.groups, k.rows = p.rows, k.channels = p.channels, k.filter_h = p.filter_h, k.filter_w = p.filter_w, k.flip = s.flip;
+    k.depth = flat ? p.depth * p.taps_h * p.taps_w : p.depth, k.taps_h = flat ? 1 : p.taps_h, k.taps_w = flat ? 1 : p.taps_w;
+    k.phases_h = p.phases_h, k.phases_w = p.phases_w, k.flat = flat;
+    return k;
+}
+inline int64_t pack_threads(const PackSizes& k, const WgmmaVariant& v) {
+    return k.groups * ceil_div(k.rows, v.tile->rows) * k.taps_h * k.taps_w * ceil_div(k.depth, 16) * 4 * v.tile->rows;
+}
+inline int64_t packed_floats(const PackSizes& k, const WgmmaVariant& v) { return 4 * v.parts * pack_threads(k, v); }
+
+inline Kernel pack_kernel(const PackSizes& k, const WgmmaVariant& v, bool gradient) {
+    const std::string name = format("pack_%d_%d%s", v.tile->rows, v.parts, gradient ? "_gradient" : "");
+    const std::string text = format("extern \"C\" __global__ void %s(const float* a, unsigned long long a_bytes, float* target, unsigned long long "
+                                    "target_bytes, PackSizes p) {\n    pack_filters<%d, %d, %s>(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n",
+                                    name.c_str(), v.tile->rows, v.parts, gradient ? "true" : "false");
+    return {name, text, ceil_div(pack_threads(k, v), 256), 256};
+}
 
 // The tiles of weight_acts.cuh: rows are elements of a filter, columns filters.
 inline Tiles weight_tiles(Arithmetic arithmetic) {

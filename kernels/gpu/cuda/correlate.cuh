@@ -96,32 +96,60 @@ struct CorrelateTarget {
     }
 };
 
-// The copies of one thread, step by step: taps outside, channels inside.
-template <class Tile, int IMAGES, int ROW_FLOATS, int COLUMN_FLOATS>
-struct TapCopies {
+// What one thread copies of the weights (c, u, v, m) in each step.
+template <class Tile, int FLOATS>
+struct TapWeights {
     const CorrelateSizes& p;
     Copies<Tile::Rows, Tile::threads> rows;
+    const float *first, *weight;  // of this thread's first row: tap 0, this step
+    int valid;
+    long long row;  // distance from one channel to the next
+
+    template <class Block>
+    __device__ __forceinline__ TapWeights(const CorrelateSizes& p, const Block& block, const float* weights) : p(p) {
+        const int m = block.row + rows.column;
+        valid = min(max(p.rows - m, 0), 4);
+        row = static_cast<long long>(p.taps_h) * p.taps_w * (p.groups * p.rows);
+        first = weights + block.group * p.rows + m + rows.row * row;
+    }
+
+    __device__ __forceinline__ void new_tap(int u, int v) {
+        const int tap_y = p.flip ? p.taps_h - 1 - u : u, tap_x = p.flip ? p.taps_w - 1 - v : v;
+        weight = first + static_cast<long long>(tap_y * p.taps_w + tap_x) * (p.groups * p.rows);
+    }
+
+    __device__ __forceinline__ void copy(float* shared, int c) {
+#pragma unroll
+        for (int n = 0; n < rows.count; ++n) {
+            const int k = rows.row + n * rows.rows_apart;
+            copy_four<FLOATS>(shared + k * Tile::Rows + Tile::place(k, rows.column), weight + n * rows.rows_apart * row, c + k < p.depth ? valid : 0);
+        }
+        weight += STEP * row;
+    }
+};
+
+// The copies of one thread, step by step: taps outside, channels inside.
+template <class Tile, int IMAGES, class Weights, int COLUMN_FLOATS>
+struct TapCopies {
+    const CorrelateSizes& p;
+    Weights weights;
     Copies<Tile::Columns, Tile::threads> columns;
     Range taps_y, taps_x;
-    const float *weights, *source;  // of this thread's first row in the block, tap 0 or position (0, 0), image included
-    const float *weight, *pixel;    // of this thread's first row in this step
-    int y, x;                       // source pixel of this thread's position under tap (0, 0)
-    int valid_rows, valid_images, valid_pixels;
+    const float *source, *pixel;  // of this thread's first row: position (0, 0) with its image; this step
+    int y, x;                     // source pixel of this thread's position under tap (0, 0)
+    int valid_images, valid_pixels;
     int u, v, c;
-    long long weight_row, channel;  // distance from one channel to the next
+    long long channel;  // distance from one channel to the next
 
     template <class Block>
     __device__ __forceinline__ TapCopies(const CorrelateSizes& p, const Block& block, const float* source_, const float* weights_)
-        : p(p) {
-        const int m = block.row + rows.column, image = block.image + columns.column % IMAGES;
+        : p(p), weights(p, block, weights_) {
+        const int image = block.image + columns.column % IMAGES;
         const int position = block.position + columns.column / IMAGES;
         const int i = position / p.grid_w, j = position - i * p.grid_w;
         y = i * p.step_y - p.pad_y, x = j * p.step_x - p.pad_x;
-        valid_rows = min(max(p.rows - m, 0), 4);
         valid_images = i < p.grid_h ? min(max(p.batch - image, 0), 4) : 0;
-        weight_row = static_cast<long long>(p.taps_h) * p.taps_w * (p.groups * p.rows);
         channel = static_cast<long long>(p.source_h) * p.source_w * p.batch;
-        weights = weights_ + block.group * p.rows + m + rows.row * weight_row;
         source = source_ + (static_cast<long long>(block.group) * p.depth + columns.row) * channel + image;
         block_taps(block);
         u = taps_y.begin, v = taps_x.begin, c = 0;
@@ -133,12 +161,7 @@ struct TapCopies {
     }
 
     __device__ __forceinline__ void copy(float* shared_rows, float* shared_columns) {
-#pragma unroll
-        for (int n = 0; n < rows.count; ++n) {
-            const int k = rows.row + n * rows.rows_apart;
-            copy_four<ROW_FLOATS>(shared_rows + k * Tile::Rows + Tile::place(k, rows.column), weight + n * rows.rows_apart * weight_row,
-                                  c + k < p.depth ? valid_rows : 0);
-        }
+        weights.copy(shared_rows, c);
 #pragma unroll
         for (int n = 0; n < columns.count; ++n) {
             const int k = columns.row + n * columns.rows_apart;
@@ -163,8 +186,7 @@ struct TapCopies {
     }
 
     __device__ __forceinline__ void new_tap() {
-        const int tap_y = p.flip ? p.taps_h - 1 - u : u, tap_x = p.flip ? p.taps_w - 1 - v : v;
-        weight = weights + static_cast<long long>(tap_y * p.taps_w + tap_x) * (p.groups * p.rows);
+        weights.new_tap(u, v);
         const bool inside = y + u >= 0 && y + u < p.source_h && x + v >= 0 && x + v < p.source_w;
         valid_pixels = inside ? valid_images : 0;
         pixel = source + (inside ? static_cast<long long>((y + u) * p.source_w + x + v) * p.batch : 0);
@@ -172,7 +194,6 @@ struct TapCopies {
 
     __device__ __forceinline__ void advance() {
         c += STEP;
-        weight += STEP * weight_row;
         pixel += STEP * channel;
         if (c < p.depth) return;
         c = 0;
@@ -184,45 +205,66 @@ struct TapCopies {
 // a / b for a below 2^16, by b's magic number (sizes.cuh).
 __device__ __forceinline__ int divided(int a, unsigned magic) { return magic ? static_cast<int>(__umulhi(a, magic)) : a; }
 
-// The copies of one thread where (c, u, v) is one index.
-template <class Tile, int IMAGES, int ROW_FLOATS, int COLUMN_FLOATS>
-struct FlatCopies {
+// What one thread copies of the weights where (c, u, v) is one index, here that of the step's first term.
+template <class Tile, int FLOATS>
+struct FlatWeights {
     const CorrelateSizes& p;
     Copies<Tile::Rows, Tile::threads> rows;
-    Copies<Tile::Columns, Tile::threads> columns;
-    const float *weights, *source;
-    int y, x, valid_rows, valid_images, first;
+    const float* weights;
+    int valid;
 
     template <class Block>
-    __device__ __forceinline__ FlatCopies(const CorrelateSizes& p, const Block& block, const float* source_, const float* weights_)
-        : p(p), first(0) {
-        const int m = block.row + rows.column, image = block.image + columns.column % IMAGES;
-        const int position = block.position + columns.column / IMAGES;
-        const int i = position / p.grid_w, j = position - i * p.grid_w;
-        y = i * p.step_y - p.pad_y, x = j * p.step_x - p.pad_x;
-        valid_rows = min(max(p.rows - m, 0), 4);
-        valid_images = i < p.grid_h ? min(max(p.batch - image, 0), 4) : 0;
+    __device__ __forceinline__ FlatWeights(const CorrelateSizes& p, const Block& block, const float* weights_) : p(p) {
+        const int m = block.row + rows.column;
+        valid = min(max(p.rows - m, 0), 4);
         weights = weights_ + block.group * p.rows + m;
-        source = source_ + static_cast<long long>(block.group) * p.depth * p.source_h * p.source_w * p.batch + image;
     }
 
-    __device__ __forceinline__ int terms() const { return p.depth * p.taps_h * p.taps_w; }
-    __device__ __forceinline__ int steps() const { return ceil_div(terms(), STEP); }
+    __device__ __forceinline__ void new_tap(int, int) {}
 
-    __device__ __forceinline__ void copy(float* shared_rows, float* shared_columns) {
+    __device__ __forceinline__ void copy(float* shared, int first) {
         const int taps = p.taps_h * p.taps_w;
 #pragma unroll
         for (int n = 0; n < rows.count; ++n) {
             const int k = rows.row + n * rows.rows_apart, term = first + k;
             const int c = divided(term, p.taps_magic), tap = term - c * taps;
             const int row = p.flip ? c * taps + taps - 1 - tap : term;
-            copy_four<ROW_FLOATS>(shared_rows + k * Tile::Rows + Tile::place(k, rows.column),
-                                  weights + static_cast<long long>(row) * (p.groups * p.rows), term < terms() ? valid_rows : 0);
+            copy_four<FLOATS>(shared + k * Tile::Rows + Tile::place(k, rows.column), weights + static_cast<long long>(row) * (p.groups * p.rows),
+                              term < p.depth * taps ? valid : 0);
         }
+    }
+};
+
+// The copies of one thread where (c, u, v) is one index.
+template <class Tile, int IMAGES, class Weights, int COLUMN_FLOATS>
+struct FlatCopies {
+    const CorrelateSizes& p;
+    Weights weights;
+    Copies<Tile::Columns, Tile::threads> columns;
+    const float* source;
+    int y, x, valid_images, first;
+
+    template <class Block>
+    __device__ __forceinline__ FlatCopies(const CorrelateSizes& p, const Block& block, const float* source_, const float* weights_)
+        : p(p), weights(p, block, weights_), first(0) {
+        const int image = block.image + columns.column % IMAGES;
+        const int position = block.position + columns.column / IMAGES;
+        const int i = position / p.grid_w, j = position - i * p.grid_w;
+        y = i * p.step_y - p.pad_y, x = j * p.step_x - p.pad_x;
+        valid_images = i < p.grid_h ? min(max(p.batch - image, 0), 4) : 0;
+        source = source_ + static_cast<long long>(block.group) * p.depth * p.source_h * p.source_w * p.batch + image;
+        weights.new_tap(0, 0);
+    }
+
+    __device__ __forceinline__ int terms() const { return p.depth * p.taps_h * p.taps_w; }
+    __device__ __forceinline__ int steps() const { return ceil_div(terms(), STEP); }
+
+    __device__ __forceinline__ void copy(float* shared_rows, float* shared_columns) {
+        weights.copy(shared_rows, first);
 #pragma unroll
         for (int n = 0; n < columns.count; ++n) {
             const int k = columns.row + n * columns.rows_apart, term = first + k;
-            const int c = divided(term, p.taps_magic), tap = term - c * taps;
+            const int c = divided(term, p.taps_magic), tap = term - c * (p.taps_h * p.taps_w);
             const int u = divided(tap, p.width_magic), v = tap - u * p.taps_w;
             const bool inside = term < terms() && y + u >= 0 && y + u < p.source_h && x + v >= 0 && x + v < p.source_w;
             const long long pixel = (c * p.source_h + y + u) * p.source_w + x + v;
@@ -233,10 +275,16 @@ struct FlatCopies {
     }
 };
 
-template <bool FLAT, class Tile, int IMAGES, int ROW_FLOATS, int COLUMN_FLOATS>
-struct CopiesOf { using type = TapCopies<Tile, IMAGES, ROW_FLOATS, COLUMN_FLOATS>; };
-template <class Tile, int IMAGES, int ROW_FLOATS, int COLUMN_FLOATS>
-struct CopiesOf<true, Tile, IMAGES, ROW_FLOATS, COLUMN_FLOATS> { using type = FlatCopies<Tile, IMAGES, ROW_FLOATS, COLUMN_FLOATS>; };
+// The copies for one order of terms, and what weights go with them.
+template <bool FLAT, class Tile, int IMAGES, class Weights, int COLUMN_FLOATS>
+struct CopiesOf { using type = TapCopies<Tile, IMAGES, Weights, COLUMN_FLOATS>; };
+template <class Tile, int IMAGES, class Weights, int COLUMN_FLOATS>
+struct CopiesOf<true, Tile, IMAGES, Weights, COLUMN_FLOATS> { using type = FlatCopies<Tile, IMAGES, Weights, COLUMN_FLOATS>; };
+
+template <bool FLAT, class Tile, int ROW_FLOATS>
+struct WeightsOf { using type = TapWeights<Tile, ROW_FLOATS>; };
+template <class Tile, int ROW_FLOATS>
+struct WeightsOf<true, Tile, ROW_FLOATS> { using type = FlatWeights<Tile, ROW_FLOATS>; };
 
 // One barrier a step: behind it everyone has the step's tiles (each waited for its own copies) and is done with those of
 // the step before, whose stage the next copies may overwrite.
@@ -247,7 +295,7 @@ __device__ __forceinline__ void correlate(const float* source, const float* weig
     __shared__ __align__(16) float columns[STAGES][STEP * Tile::Columns];
     using Block = CorrelateBlock<Tile, IMAGES>;
     const Block block(p);
-    typename CopiesOf<FLAT, Tile, IMAGES, ROW_FLOATS, COLUMN_FLOATS>::type copies(p, block, source, weights);
+    typename CopiesOf<FLAT, Tile, IMAGES, typename WeightsOf<FLAT, Tile, ROW_FLOATS>::type, COLUMN_FLOATS>::type copies(p, block, source, weights);
     Tile tile;
     const int steps = copies.steps();
     for (int s = 0; s < STAGES - 1; ++s) {

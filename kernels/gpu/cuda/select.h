@@ -2,6 +2,7 @@
 #pragma once
 #include "../conv_call.h"
 #include "choose.h"
+#include "hopper.h"
 
 namespace c01b {
 namespace gpu {
@@ -27,21 +28,45 @@ int run(const ConvCall& call, std::vector<const char*> files, const Kernel& kern
     return launch(call.device, program, grid, a, b, target, sizes);
 }
 
-inline int correlate(const ConvCall& call, const CorrelateSizes& p, const Buffer& source, const Buffer& weights, const Buffer& target) {
-    const Arithmetic how = arithmetic(call, int64_t(p.depth) * p.taps_h * p.taps_w);
-    const CorrelateVariant variant = choose_correlate(p, how, aligned(weights), aligned(source) && aligned(target));
-    return run(call, {"cuda/correlate_tiles.cuh", "cuda/correlate.cuh"}, correlate_kernel(p, variant, how), source, weights, target, p);
+// By wgmma: filters packed, then the correlation. DECLINED where the device, the arithmetic or the workspace is another.
+inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, bool gradient, const Buffer& images, const Buffer& target) {
+    if (call.device.compute != 90 || how == Arithmetic::Scalar || !HopperLibraries::get().complete) return DECLINED;
+    const WgmmaVariant variant = choose_wgmma(p, how, gradient, aligned(images) && aligned(target));
+    const PackSizes k = pack_sizes(call.s, p, variant.flat);
+    const int64_t bytes = 4 * packed_floats(k, variant);
+    if (bytes > call.workspace || pack_threads(k, variant) >= int64_t(1) << 31) return DECLINED;
+    const Kernel pack = pack_kernel(k, variant, gradient), kernel = wgmma_kernel(p, variant);
+    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma.cuh"},
+                          kernel.name.c_str(), "", 0, kernel.instance};
+    if (!hopper_function(call.device, program, kernel.shared)) return DECLINED;
+    Workspace scratch;
+    if (scratch.allocate(call.device, size_t(bytes))) return FAILED;
+    const Program packing{{"cuda/sizes.cuh", "cuda/split.cuh", "cuda/pack.cuh"}, pack.name.c_str(), "", 0, pack.instance};
+    if (launch(call.device, packing, Grid{{size_t(pack.blocks), 1, 1}, {size_t(pack.threads), 1, 1}}, call.filters, scratch.buffer(), k)) return FAILED;
+    const Grid grid{{size_t(kernel.blocks), 1, size_t(p.groups)}, {size_t(kernel.threads), 1, 1}, size_t(kernel.shared)};
+    return hopper_launch(call.device, program, grid, images, scratch.buffer(), target, p);
+}
+
+// By mma.sync or scalar: on filters as they are, or, for the gradient, rearranged.
+inline int correlate(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, const Buffer& images, const Buffer& weights, const Buffer& target) {
+    const CorrelateVariant variant = choose_correlate(p, how, aligned(weights), aligned(images) && aligned(target));
+    return run(call, {"cuda/correlate_tiles.cuh", "cuda/correlate.cuh"}, correlate_kernel(p, variant, how), images, weights, target, p);
 }
 
 inline int filter_acts(const ConvCall& call) {
     if (!takes(call)) return DECLINED;
-    return correlate(call, forward_sizes(call.s), call.images, call.filters, call.outputs);
+    const CorrelateSizes p = forward_sizes(call.s);
+    const Arithmetic how = arithmetic(call, int64_t(p.depth) * p.taps_h * p.taps_w);
+    const int done = correlate_wgmma(call, p, how, false, call.images, call.outputs);
+    return done != DECLINED ? done : correlate(call, p, how, call.images, call.filters, call.outputs);
 }
 
-// Filters rearranged first, as the kernel wants them.
 inline int image_acts(const ConvCall& call) {
     if (!takes(call)) return DECLINED;
     const CorrelateSizes p = gradient_sizes(call.s);
+    const Arithmetic how = arithmetic(call, int64_t(p.depth) * p.taps_h * p.taps_w);
+    const int done = correlate_wgmma(call, p, how, true, call.outputs, call.images);
+    if (done != DECLINED) return done;
     const FilterSizes f = filter_sizes(call.s, p);
     const size_t tiles[3] = {size_t(ceil_div(f.filters, 32)), size_t(ceil_div(f.channels, 32)),
                              size_t(f.groups) * f.taps_h * f.taps_w * f.phases_h * f.phases_w};
@@ -51,7 +76,7 @@ inline int image_acts(const ConvCall& call) {
     const Program program{{"cuda/sizes.cuh", "cuda/filters.cuh"}, "transpose_filters_kernel", "", 0, transpose_filters_instance};
     const Grid grid{{tiles[0], tiles[1], tiles[2]}, {256, 1, 1}};
     if (launch(call.device, program, grid, call.filters, scratch.buffer(), f)) return FAILED;
-    return correlate(call, p, call.outputs, scratch.buffer(), call.images);
+    return correlate(call, p, how, call.outputs, scratch.buffer(), call.images);
 }
 
 // Partial sums of chunks of positions, then their sum, if there is more than one.
@@ -61,9 +86,10 @@ inline int weight_acts(const ConvCall& call) {
     const int64_t rows = int64_t(p.channels) * p.filter_h * p.filter_w, elements = rows * call.s.filters, positions = int64_t(p.out_h) * p.out_w;
     const Arithmetic how = arithmetic(call, positions * p.batch);
     const Tile& tile = *cheapest(weight_tiles(how), rows, p.filters);
-    p.positions = int(call.split ? std::min(call.split, positions) : choose_positions(p, tile, call.device.processors, call.workspace));
+    const auto fits_workspace = [&](int64_t chunks) { return chunks == 1 || 4 * elements * chunks <= call.workspace; };
+    p.positions = int(call.split && fits_workspace(ceil_div(positions, call.split)) ? std::min(call.split, positions)
+                                                                                   : choose_positions(p, tile, call.device.processors, call.workspace));
     p.chunks = int(ceil_div(positions, p.positions));
-    if (p.chunks > 1 && 4 * elements * p.chunks > call.workspace) return DECLINED;
     const Kernel kernel = weight_kernel(p, tile, how, aligned(call.images) && aligned(call.outputs));
     const std::vector<const char*> files{"cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"};
     if (p.chunks == 1) return run(call, files, kernel, call.images, call.outputs, call.filters, p);

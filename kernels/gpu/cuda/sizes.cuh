@@ -40,6 +40,13 @@ struct FilterSizes {
     int taps_h, taps_w, phases_h, phases_w;     // target: (filters, taps_h, taps_w, groups * phases * channels)
 };
 
+// The same for wgmma.cuh: see pack.cuh.
+struct PackSizes {
+    int groups, rows, depth, channels;  // rows and depth as in CorrelateSizes; source as in FilterSizes or, forward, (depth, ..., groups * rows)
+    int filter_h, filter_w, flip;
+    int taps_h, taps_w, phases_h, phases_w, flat;
+};
+
 struct SumSizes {
     int elements, chunks;  // source: (chunks, elements)
 };
