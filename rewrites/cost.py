@@ -30,6 +30,8 @@ IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
 WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
+WEIGHTS_FEW_FILTERS = 3.3  # loads bound a dot tile of fewer than 4 filters
+WEIGHTS_GROUP = 4e-6  # seconds a group takes besides
 WORTH_A_THREAD = 1e6  # operations; of less than that, threads get uneven shares or none
 # Reading, packing and writing, as shares of a core's bandwidth: images and outputs, and the filters.
 IMAGE_LANES_TRAFFIC, FILTER_LANES_TRAFFIC = 6.0, 0.5
@@ -168,7 +170,8 @@ class Machine(NamedTuple):
         return self.call + (seconds + 4.0 * copies * filters / self.core_bandwidth) / self.speeds.stock_conv
 
     def c01b_conv_seconds(self, work):
-        """The direct kernels, by the same choice between images and filters in the lanes as in cpu/conv_tile.h.
+        """The direct kernels, by the same choice between images and filters in the lanes as in cpu/conv_tile.h; the nest
+        without packing, which that has besides, is priced as images in the lanes.
 
         Parameters
         ----------
@@ -179,8 +182,10 @@ class Machine(NamedTuple):
         filters = 4.0 * work.taps * work.filters
         if work.kind == WEIGHT_GRADIENT:
             products = max(1, work.batch * work.positions)
-            time = work.flops * (1 + WEIGHTS_SUMS / products) / WEIGHTS_SHARE
+            few = max(0, 1 / max(1, work.filters // work.groups) - 1 / 4)
+            time = work.flops * (1 + WEIGHTS_SUMS / products + WEIGHTS_FEW_FILTERS * few) / WEIGHTS_SHARE
             moving = filters / (bandwidth * WEIGHTS_FILTERS) + pixels / (bandwidth * IMAGE_LANES_TRAFFIC)
+            moving += WEIGHTS_GROUP * (work.groups - 1) / self.threads
         else:
             time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
         threads = min(self.threads, max(1.0, time / WORTH_A_THREAD))

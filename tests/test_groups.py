@@ -19,6 +19,8 @@ import layoutopt
 from cheap_mode import few_compilations, mode  # noqa: F401: a fixture for every test here
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.reference import conv as reference
+from layoutopt.rewrites.constraints import CONVOLUTIONS
+from layoutopt.rewrites.cost import ConvWork, Machine
 from tolerance import whole_numbers
 
 PLAIN = theano.compile.mode.Mode(linker="cvm", optimizer=None)
@@ -266,6 +268,21 @@ def test_alexnets_two_columns(rng):
     y = tt.nnet.relu(conv2d(y, w2, filter_shape=(24, 8, 5, 5), border_mode="half", num_groups=2))
     found = check_graph([x], training(x, [w1, w2, b], y), [whole_numbers(rng, (16, 3, 51, 51), 1)])
     assert len(found) == 5 and found[-3:] == ["w16", "w24", "x"]
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_groups_cost_what_they_cost_one_by_one(kind):
+    """In either layout, but for a call an op, an image's loop, and what is paid once a group."""
+    machine = Machine()
+    one = ConvWork(kind, 128, 48, 128, 48 * 25, 27 * 27, 27 * 27)
+    two = ConvWork(kind, 128, 96, 256, 48 * 25, 27 * 27, 27 * 27, groups=2)
+    assert two.flops == 2 * one.flops
+    for seconds in (machine.stock_conv_seconds, machine.c01b_conv_seconds):
+        assert seconds(two) == pytest.approx(2 * seconds(one), rel=0.01)
+    depthwise = one._replace(channels=128, taps=25, groups=128)
+    assert machine.c01b_conv_seconds(depthwise) < machine.c01b_conv_seconds(depthwise._replace(taps=128 * 25, groups=1))
+    # and stock's columns are those of all channels, however many groups these are in
+    assert machine.stock_conv_seconds(depthwise) > machine.stock_conv_seconds(depthwise._replace(groups=1))
 
 
 def test_groups_of_sizes_that_nobody_told(rng):
