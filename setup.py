@@ -58,7 +58,7 @@ setup(
     install_requires=REQUIRES if SUPPORTED else [],
     packages=list(FOLDERS) + ["%s.%s" % (name, sub) for name, folder in FOLDERS.items() for sub in find_packages(folder)],
     package_dir=FOLDERS,
-    package_data={"layoutopt.kernels": ["cpu/*.h", "gpu/*"]},
+    package_data={"layoutopt.kernels": ["cpu/*.h", "gpu/*", "gpu/cuda/*"]},
     py_modules=["_layoutopt_startup"],
     cmdclass={"build": Build, "build_pth": BuildPth},
     zip_safe=False,
