@@ -8,7 +8,6 @@ rank 2 the two layouts are one.
 """
 from theano.compile import SharedVariable
 from theano.tensor import TensorConstant
-from theano.tensor.elemwise import DimShuffle
 
 from layoutopt.kernels.relayout import stored_to_c01b, to_bc01, to_c01b
 
@@ -62,15 +61,7 @@ def convert(variable, layout):
         turned = variable.type.clone(broadcastable=[flags[axis] for axis in order])
         return TensorConstant(turned, variable.data.transpose(order).copy())
     if is_view(flags if layout == C01B else tuple(flags[axis] for axis in order)):
-        return _dimshuffled(variable, order)
+        return variable.dimshuffle(*order)
     if layout == BC01:
         return to_bc01(variable)
     return stored_to_c01b(variable) if isinstance(variable, SharedVariable) else to_c01b(variable)
-
-
-def _dimshuffled(variable, order):
-    """`variable` with its axes in this order; if it is dimshuffled already, by one op for both."""
-    node = variable.owner
-    if node is not None and isinstance(node.op, DimShuffle):
-        variable, order = node.inputs[0], tuple(node.op.new_order[axis] for axis in order)
-    return variable if order == tuple(range(variable.ndim)) else variable.dimshuffle(*order)

@@ -49,8 +49,9 @@ def op_count(function, *classes):
 
 
 def moving_dimshuffles(function):
-    """Dimshuffles of image tensors between the layouts."""
-    nodes = [node for node in function.maker.fgraph.apply_nodes if isinstance(node.op, DimShuffle)]
+    """Dimshuffles of image tensors between the layouts, but for those of one number per channel."""
+    nodes = [node for node in function.maker.fgraph.apply_nodes if isinstance(node.op, DimShuffle)
+             and sum(not flag for flag in node.inputs[0].broadcastable) > 1]
     return [node for node in nodes if tuple(node.op.new_order) in ((1, 2, 3, 0), (3, 0, 1, 2))]
 
 
