@@ -153,6 +153,7 @@ def sizes_of(facts):
     words = ["%s x %s x %s images" % (show(facts["batch"]), show(facts["channels"]), pair(facts["image"]))]
     if "filters" in facts:
         words.append("%s filters %s" % (show(facts["filters"]), pair(facts["filter"])))
+        words += ["%d groups" % facts["groups"]] if facts["groups"] > 1 else []
         words.append("pad %s" % (show(facts["pads"]) if facts["pads"] else facts["border_mode"]))
     else:
         words.append("window %s" % pair(facts["window"]))

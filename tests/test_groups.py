@@ -244,7 +244,9 @@ def check_graph(inputs, outputs, values):
     ops = [node.op for node in flagged.maker.fgraph.toposort()]
     assert not any(isinstance(op, (BaseAbstractConv, BaseCorrMM, Pool)) for op in ops)
     assert any(isinstance(op, OPS) and op.groups > 1 for op in ops)
-    return sorted(conversion.value for conversion in layoutopt.explain(flagged).record.conversions)
+    record = layoutopt.explain(flagged).record
+    assert any(" groups, pad" in site.sizes for site in record.sites)
+    return sorted(conversion.value for conversion in record.conversions)
 
 
 def test_a_training_graph_with_groups_converts_inputs_and_filter_gradients(rng):
