@@ -295,6 +295,32 @@ def test_deconvolution():
     assert conversions(f) == ["FilterActs", "WeightActs", "WeightActs", "w", "w2", "x"]
 
 
+def test_deconvolution_by_a_stride_larger_than_the_filter():
+    """Pixels between the filters' traces are zero; pads cut unequal parts off."""
+    x, value = images((16, 4, 5, 4))
+    w = theano.shared(whole(4, 3, 2, 3, seed=1, most=1), name="w")
+    larger = conv2d_grad_wrt_inputs(x, w, (None, 3, 14, 16), border_mode=((1, 0), (0, 2)), subsample=(3, 5))
+    f = check([x], [larger] + T.grad((larger * larger).sum(), [x, w]), [value])
+    assert op_count(f, *BC01_OPS) == 0
+    assert (op_count(f, FilterActs), op_count(f, ImageActs), op_count(f, WeightActs)) == (1, 1, 1)
+    assert conversions(f) == ["FilterActs", "ImageActs", "WeightActs", "w", "x"]
+
+
+def test_gradients_of_corr_gradients_made_by_hand():
+    """CorrMM_gradInputs and CorrMM_gradWeights as layers; their gradients are convolutions and each other."""
+    x, value = images((16, 4, 9, 8))
+    w = theano.shared(whole(5, 4, 3, 3, seed=1, most=1), name="w")
+    g = theano.shared(whole(16, 5, 5, 3, seed=4, most=1), name="g")
+    parameters = dict(border_mode=((1, 2), (0, 1)), subsample=(2, 3))
+    smaller = CorrMM_gradInputs(**parameters)(w, g, (9, 8))
+    filters = CorrMM_gradWeights(**parameters)(x, g, (3, 3))
+    outputs = [smaller, filters] + T.grad((smaller * x).sum() + (filters * w).sum(), [x, w, g])
+    f = check([x], outputs, [value])
+    assert op_count(f, CorrMM, CorrMM_gradInputs, CorrMM_gradWeights) == 0
+    # One of each, and one more for filters whose size is not told but read off w.
+    assert (op_count(f, FilterActs), op_count(f, ImageActs), op_count(f, WeightActs)) == (1, 1, 2)
+
+
 def test_strides_larger_than_the_filter():
     """1 x 1 filters at every second pixel, as where a ResNet halves its images."""
     x, value = images((16, 4, 13, 12))
