@@ -3,6 +3,7 @@ from theano.gof.opt import copy_stack_trace
 
 from theano.tensor import patternbroadcast
 
+from .inherit import Sizes
 from .layout import BC01, C01B, EITHER, convert, rotate
 from .storage import stored
 
@@ -13,7 +14,8 @@ class Rewriter:
     Every value has a *natural* layout, that of its producer, and gets the other one when somebody asks for it.
     """
 
-    def __init__(self, region, plan):
+    def __init__(self, region, plan, sizes):
+        self.sizes = sizes
         self.choices = region.choices
         self.layouts = dict(zip(region.nodes, plan.layouts))
         self.stored = [storage for storage, layout in zip(region.storages, plan.layouts[len(region.nodes):]) if layout == C01B]
@@ -37,6 +39,7 @@ class Rewriter:
             if old.name and new.name is None and new.owner not in (None, node):
                 new.name = old.name
             self.natural[old] = given, new
+            self.sizes.inherit(new, old, given)
         if layout == C01B:
             self.replaced.append((node, outputs))
 
@@ -57,6 +60,7 @@ class Rewriter:
         if variable not in self.converted:
             other = convert(new, layout)
             copy_stack_trace(variable, other)
+            self.sizes.inherit(other, variable, layout)
             self.converted[variable] = other
         return self.converted[variable]
 
@@ -82,7 +86,7 @@ def apply_plan(fgraph, region, plan):
     list of (old node, new outputs)
         For each node that is in c01b now.
     """
-    rewriter = Rewriter(region, plan)
+    rewriter = Rewriter(region, plan, Sizes(fgraph))
     for node in fgraph.toposort():
         rewriter.visit(node)
     replacements = [(old, new) for old, new in rewriter.replacements() if old is not new]

@@ -70,6 +70,7 @@ class Shapes:
         self.clock = clock
         self.timed = {}  # (variable, layout) -> seconds of its conversion, where measured
         self._numbers = {}
+        self._sizes = {}  # (variable, trust) -> its sizes, as far as the present hints tell
         self._hints = {}
         self._read = set()  # variables whose sizes were looked up, with the hints there were
 
@@ -88,13 +89,16 @@ class Shapes:
         known = self._hints.get(variable, (None,) * variable.ndim)
         hints = tuple(new if old is None else old for old, new in zip(known, sizes))
         if hints != known:
+            self._sizes.clear()
             self._hints[variable] = hints
             if variable in self._read:
                 self._numbers.clear()
 
     def sizes(self, variable, trust):
         """Sizes of a value per axis, None where they are unknown at this level of trust."""
-        return tuple(self._size(variable, axis, trust) for axis in range(variable.ndim))
+        if (variable, trust) not in self._sizes:
+            self._sizes[variable, trust] = tuple(self._size(variable, axis, trust) for axis in range(variable.ndim))
+        return self._sizes[variable, trust]
 
     def present(self, variable):
         """Sizes of a value per axis as they are now, None where they are unknown."""
