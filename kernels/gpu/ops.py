@@ -72,7 +72,7 @@ class GpuWeightActs(GpuConv):
 
 class _GpuPool(GpuC01bOp):
     headers = ("pool_entries.h",)
-    sources = ("pool.cluda",)
+    sources = ("pool.cluda", "cuda/sizes.cuh", "cuda/max_pool.cuh")
     parameters = ("c01b::pool_params(%s)", "%s->context")
 
     def c_arguments(self, node, inputs, outputs, params):

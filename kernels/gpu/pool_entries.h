@@ -2,6 +2,7 @@
 #pragma once
 #include "avg_pool_op.h"
 #include "arrays.h"
+#include "cuda/pool_select.h"
 
 namespace c01b {
 namespace gpu {
@@ -46,26 +47,30 @@ inline int pool_shape(const char* op, PyGpuArrayObject* x, const PoolParams& p, 
     return complete_outputs(op, p, s);
 }
 
-// MaxPool and AvgPool.
-inline int forward_op(const char* op, const char* name, const char* define, PyGpuArrayObject* x_in, PyGpuArrayObject** out,
-                      const PoolParams& p, PyGpuContextObject* context, const Averaging& a) {
+// MaxPool and AvgPool. `cuda(device, s, x, z)` is tried first on CUDA.
+template <class Cuda>
+int forward_op(const char* op, const char* name, const char* define, PyGpuArrayObject* x_in, PyGpuArrayObject** out,
+               const PoolParams& p, PyGpuContextObject* context, const Averaging& a, const Cuda& cuda) {
     const Device device(context);
     PoolShape s;
     if (pool_shape(op, x_in, p, s)) return -1;
     const Contiguous x(x_in);
     const int64_t outputs[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (x.failed() || ensure_output(device, op, out, outputs)) return -1;
+    const int done = device.cuda && !is_empty(*out) ? cuda(device, s, x.buffer(), buffer_of(*out)) : DECLINED;
+    if (done != DECLINED) return done;
     return launch_pool(device, op, name, define, s, a, s.channels * s.out_h * s.out_w, x.buffer(), buffer_of(*out));
 }
 
 inline int max_pool_op(PyGpuArrayObject* x, PyGpuArrayObject** out, const PoolParams& p,
                        PyGpuContextObject* context) {
-    return forward_op("MaxPool", "max_pool", "#define MAX_POOL\n", x, out, p, context, no_average);
+    return forward_op("MaxPool", "max_pool", "#define MAX_POOL\n", x, out, p, context, no_average, cuda::max_pool);
 }
 
 inline int avg_pool_op(PyGpuArrayObject* x, PyGpuArrayObject** out, const PoolParams& p,
                        PyGpuContextObject* context, const Averaging& a) {
-    return forward_op("AvgPool", "avg_pool", "#define AVG_POOL\n", x, out, p, context, a);
+    const auto declined = [](const Device&, const PoolShape&, const Buffer&, const Buffer&) { return DECLINED; };
+    return forward_op("AvgPool", "avg_pool", "#define AVG_POOL\n", x, out, p, context, a, declined);
 }
 
 // MaxPoolGrad, whose third operand and result are like maxout and x, and MaxPoolGradGrad, where it is the other way.
@@ -82,6 +87,10 @@ inline int derivative_op(bool first, PyGpuArrayObject* x_in, PyGpuArrayObject* z
         return -1;
     const Contiguous x(x_in), z(z_in), g(g_in);
     if (x.failed() || z.failed() || g.failed() || ensure_output(device, op, out, first ? images : outputs)) return -1;
+    if (first && device.cuda && !is_empty(*out)) {
+        const int done = cuda::max_pool_grad(device, s, x.buffer(), z.buffer(), g.buffer(), buffer_of(*out));
+        if (done != DECLINED) return done;
+    }
     const int64_t places = s.channels * (first ? s.height * s.width : s.out_h * s.out_w);
     return launch_pool(device, op, first ? "max_pool_grad" : "max_pool_grad_grad",
                        first ? "#define MAX_POOL_GRAD\n" : "#define MAX_POOL_GRAD_GRAD\n", s, no_average, places, x.buffer(),

@@ -50,3 +50,8 @@ struct PackSizes {
 struct SumSizes {
     int elements, chunks;  // source: (chunks, elements)
 };
+
+// Window (i, j): rows [start_y + i*stride_y, + size_y), columns likewise, clipped to the image. Sizes and strides are compiled in.
+struct PoolSizes {
+    int height, width, out_h, out_w, batch, start_y, start_x;
+};
