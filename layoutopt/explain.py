@@ -81,6 +81,8 @@ class Report:
             times = self._times(c.seconds, ("conversion", number))
             lines.append(self._row("conversion to %s: %s" % (c.to, c.value), *times))
             lines += _wrapped("%s, from %s, for %s" % (_bytes(c.bytes), c.produced_by, c.needed_by))
+            for end in c.ends:
+                lines += _wrapped("the layout ends at " + end)
         return lines
 
 

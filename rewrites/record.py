@@ -1,6 +1,6 @@
 """What was decided about a graph and what it cost: plain data, taken before and after the rewrite."""
 import os
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 from theano.compile import SharedVariable
 from theano.gof.toolbox import Feature
@@ -8,11 +8,16 @@ from theano.tensor.elemwise import DimShuffle
 
 from layoutopt.kernels.relayout import ToBC01, ToC01B
 
+from .carriers import why_not
 from .carriers.dimshuffle import moves_data
 from .layout import BC01, C01B, bc01_order, c01b_order
 from .measured import time_conversions
+from .region import SITE_OPS
 from .sites import C01B_OPS
 from .storage import is_stored
+
+
+MOST_ENDS = 3  # named for each conversion
 
 
 class SiteRecord(NamedTuple):
@@ -48,6 +53,7 @@ class ConversionRecord(NamedTuple):
     bytes : size of the value, estimated where it is not known.
     produced_by, needed_by : the two sides that force it.
     seconds : what the plan counted with.
+    ends : op, place and reason of the ops that could not be in c01b, for which the layout ends here; the nearest ones.
     """
 
     value: str
@@ -56,6 +62,7 @@ class ConversionRecord(NamedTuple):
     produced_by: str
     needed_by: str
     seconds: float
+    ends: Tuple[str, ...] = ()
 
 
 class Record(NamedTuple):
@@ -104,7 +111,7 @@ def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=())
     if shapes.clock is not None:
         time_conversions([node.inputs[0] for node in converting_nodes(fgraph) if _direction(node) == C01B] +
                          [node.outputs[0] for node in converting_nodes(fgraph) if _direction(node) == BC01], shapes)
-    return Record(sites, conversions(fgraph, shapes), conversions_before, plan.unchanged, plan.seconds, plan.bound,
+    return Record(sites, conversions(fgraph, shapes, region.choices), conversions_before, plan.unchanged, plan.seconds, plan.bound,
                   replaced is not None)
 
 
@@ -161,9 +168,9 @@ def sizes_of(facts):
     return ", ".join(words + ["stride %s" % show(facts["stride"])])
 
 
-def conversions(fgraph, shapes):
-    """The `ConversionRecord` of every conversion in a graph, ours and the program's own."""
-    return [_conversion(node, shapes) for node in converting_nodes(fgraph)]
+def conversions(fgraph, shapes, choices=None):
+    """The `ConversionRecord` of every conversion in a graph, ours and the program's own; with the nodes' `choices`, why there."""
+    return [_conversion(node, shapes, choices) for node in converting_nodes(fgraph)]
 
 
 def converting_nodes(fgraph):
@@ -191,13 +198,34 @@ def _direction(node):
     return {c01b_order(ndim): C01B, bc01_order(ndim): BC01}.get(order)
 
 
-def _conversion(node, shapes):
+def _conversion(node, shapes, choices):
     value, to = node.inputs[0], _direction(node)
     source = _before_transfer(value)
     in_bc01 = value if to == C01B else node.outputs[0]
     users = sorted({"an output" if client == "output" else type(client.op).__name__ for client, _ in node.outputs[0].clients})
     return ConversionRecord(source.name or _producer(source), to, shapes.bytes(value), _producer(source), ", ".join(users),
-                            shapes.conversion_seconds(in_bc01, to))
+                            shapes.conversion_seconds(in_bc01, to), () if choices is None else _ends(node, to, choices))
+
+
+def _ends(node, to, choices):
+    """What made the layout end at a conversion: the nearest ops that could not be in c01b on its side in bc01, with reasons."""
+    reached, frontier, ends = {None, "output"}, [node], []
+    while frontier and len(ends) < MOST_ENDS:
+        here = frontier.pop(0)
+        if here is node or choices[here].c01b is not None:
+            values = [x for x in (here.inputs if to == C01B else here.outputs) if getattr(x, "ndim", 0) >= 2]
+            beyond = [x.owner for x in values] if to == C01B else [client for x in values for client, _ in x.clients]
+            frontier += [other for other in dict.fromkeys(beyond) if other not in reached]
+            reached.update(beyond)
+        elif not _converts(here):
+            ends.append(_end(here))
+    return tuple(ends)
+
+
+def _end(node):
+    out = node.outputs[0]
+    reason = "it does not qualify" if type(node.op) in SITE_OPS else why_not(node)
+    return "%s: %s" % (" at ".join(filter(None, (_producer(out), place_of(out)))), reason)
 
 
 def _before_transfer(value):

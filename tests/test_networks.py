@@ -42,9 +42,8 @@ CONVERSIONS = {
     "resnet50": 1,
     "dcgan": 1,
     "fcn": 2,  # the labels are an image, too
-    # Images with their mask, and two masks, which Theano's generator lays out; scores into softmax, which works along
-    # rows, and their gradient out of it.
-    "allconv": 5,
+    # Images with their mask, and two masks, which Theano's generator lays out.
+    "allconv": 3,
 }
 
 

@@ -11,7 +11,7 @@ def _renumbered(axis, ndim):
     return c01b_axis(int(axis.data) % ndim, ndim)
 
 
-@carries(Join)
+@carries(Join, unless="its axis is not constant")
 def join(node, shapes):
     axis, ndim = node.inputs[0], node.outputs[0].ndim
     if ndim < 2 or not isinstance(axis, Constant):
@@ -24,7 +24,7 @@ def join(node, shapes):
     return Choice(as_written(node), Version(needs, (C01B,), build=build))
 
 
-@carries(Split)
+@carries(Split, unless="its axis is not constant")
 def split(node, shapes):
     """Split(x, axis, sizes)."""
     (x, axis, _), count = node.inputs, len(node.outputs)

@@ -40,7 +40,7 @@ def reduction(node, shapes):
     return _choice(node, reduced_axes(node))
 
 
-@carries(MaxAndArgmax, Argmax)
+@carries(MaxAndArgmax, Argmax, unless="its index counts through several axes, the batch among them")
 def arg_reduction(node, shapes):
     """An index along one axis is the same in any layout. Over several axes it counts through them in their order, which
     c01b changes when the batch is among them; then there is no c01b version, nor where an op has its own order."""

@@ -6,7 +6,7 @@ from ..versions import Choice, Version, as_written
 from .registry import carries
 
 
-@carries(RepeatOp)
+@carries(RepeatOp, unless="it repeats the flattened value")
 def repeat(node, shapes):
     """The axis is renumbered; without one, the op counts through the program's axes in their order."""
     axis, ndim = node.op.axis, node.inputs[0].ndim

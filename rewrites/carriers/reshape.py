@@ -55,7 +55,7 @@ def seems_to_keep_it(node, shapes):
     return before[0] is not None and before[0] == after[0]
 
 
-@carries(Reshape)
+@carries(Reshape, unless="nothing says that the first axis keeps its size")
 def reshape(node, shapes):
     """Row-major order within an image is the same before and after; so is the batch, if its size is."""
     ndim = node.outputs[0].ndim

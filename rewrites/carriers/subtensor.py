@@ -63,7 +63,7 @@ def subtensor(node, shapes):
     return Choice(as_written(node), Version(needs, (_layout(entries),), seconds, build))
 
 
-@carries(IncSubtensor)
+@carries(IncSubtensor, unless="it works in place")
 def inc_subtensor(node, shapes):
     """IncSubtensor(x, y, *indices): y broadcasts to the part of x and may be of lower rank."""
     x, y = node.inputs[:2]
