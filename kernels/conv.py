@@ -18,7 +18,7 @@ from theano.gradient import DisconnectedType, grad_not_implemented
 from theano.scalar import int64
 from theano.tensor import TensorType, cast, patternbroadcast
 
-from .base import C01bOp, as_c01b, as_output_shape, as_pair
+from .base import C01bOp, as_c01b, as_output_shape, as_pair, winograd_tile
 from .geometry import FULL, HALF, conv_flops, conv_outputs, resolve_pad
 from .reference import conv as reference
 
@@ -28,7 +28,7 @@ _RUN_TIME_PADS = {"half": ((HALF, HALF), (HALF, HALF)), "full": ((FULL, FULL), (
 
 # What the C++ code is told at run time, all as int64: see conv_params in cpu/conv_op.h.
 _PARAMS = ("stride_y", "stride_x", "pad_top", "pad_bottom", "pad_left", "pad_right", "flip", "ceil_mode", "partial_sum",
-           "groups")
+           "groups", "winograd")
 
 # Larger parameters could overflow an index, and no image is that large.
 _LARGEST = 2 ** 31 - 1
@@ -174,7 +174,8 @@ class _ConvOp(C01bOp):
 
     def get_params(self, node):
         (top, bottom), (left, right) = _RUN_TIME_PADS.get(self.pad, self.pad)
-        values = self.stride + (top, bottom, left, right, self.flip, self.ceil_mode, self.partial_sum or 0, self.groups)
+        values = self.stride + (top, bottom, left, right, self.flip, self.ceil_mode, self.partial_sum or 0, self.groups,
+                                winograd_tile())
         return self.params_type.get_params(**{name: int(value) for name, value in zip(_PARAMS, values)})
 
     def c_code(self, node, name, inputs, outputs, sub):

@@ -2,7 +2,7 @@
 import theano
 from theano.configparser import AddConfigVar, EnumStr, IntParam, StrParam
 
-from layoutopt.kernels.base import SIMD_LANES
+from layoutopt.kernels.base import SIMD_LANES, WINOGRAD_TILES
 from layoutopt.rewrites.constraints import CONSTRAINTS
 
 _FLAGS = (
@@ -16,6 +16,10 @@ _FLAGS = (
      EnumStr("model", "measure")),
     ("simd", "Vectors of the CPU kernels: what the compiler finds on this machine, or a narrower kind.",
      EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
+    ("winograd",
+     "Winograd's algorithm for 3 x 3 filters on the CPU, where it pays: with tiles of 2 x 2, as accurate as other kernels; with "
+     "tiles of 4 x 4, too ('f4'), about ten times less accurate; or not at all.",
+     EnumStr("f2", *sorted(set(WINOGRAD_TILES) - {"f2"}))),
     ("memory",
      "'keep': malloc keeps freed memory for the next call, from the first function that is rewritten on; 'system': it does "
      "as it would.",

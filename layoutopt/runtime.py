@@ -30,7 +30,7 @@ def prepare(settings):
     ----------
     settings : theano.config.layoutopt
     """
-    configure(simd=settings.simd)
+    configure(simd=settings.simd, winograd=settings.winograd)
     if settings.memory == "keep":
         keep_memory()
     share_cores()

@@ -32,6 +32,7 @@ struct Axis {
     std::vector<int64_t> order;  // which row (or column) of the filter a packed tap is
     std::vector<int64_t> begin;  // where each phase begins in `order`, and the end
     int64_t step;                // target t+step meets the taps of target t one source further on; 0: no target does
+    int64_t origin;              // where the stride is 1: the source, inside or not, that target 0's first tap meets
 };
 
 inline Span clip(int64_t first, int64_t taps, int64_t source, int64_t begin, int64_t phase) {
@@ -44,6 +45,7 @@ inline Axis forward_axis(int64_t source, int64_t target, int64_t filter, int64_t
     Axis axis;
     axis.begin = {0, filter};
     axis.step = stride == 1;
+    axis.origin = -pad;
     for (int64_t u = 0; u < filter; ++u) axis.order.push_back(flip ? filter - 1 - u : u);
     for (int64_t t = 0; t < target; ++t) axis.span.push_back(clip(t * stride - pad, filter, source, 0, 0));
     return axis;
@@ -55,6 +57,7 @@ inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_
     Axis axis;
     axis.begin = {0};
     axis.step = stride;
+    axis.origin = pad - (filter - 1);
     const int64_t phases = std::min(stride, filter + 1);  // a stride above the filter leaves one without taps
     for (int64_t phase = 0; phase < phases; ++phase) {
         for (int64_t u = filter - 1; u >= 0; --u)
@@ -81,6 +84,7 @@ struct Correlation {
     const float* weights;
     int64_t group_stride, depth_stride, filter_stride, row_stride, column_stride;  // of the weights
     Axis rows, columns;
+    int64_t winograd;  // the largest tile that Winograd's algorithm may take; 0: it may not be used at all
 
     const float* source_of(int64_t group) const { return source + group * depth * source_h * source_w * batch; }
     const float* weights_of(int64_t group) const { return weights + group * group_stride; }

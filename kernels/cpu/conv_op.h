@@ -26,6 +26,7 @@ struct ConvParams {
     bool flip, ceil_mode;
     int64_t partial_sum;  // 0: all output positions; only WeightActs looks at it
     int64_t groups;
+    int64_t winograd;  // as in ConvShape
 };
 
 // From Theano's ParamsType: the fields are those of _PARAMS in kernels/conv.py.
@@ -36,7 +37,8 @@ ConvParams conv_params(const Fields* f) {
             f->flip != 0,
             f->ceil_mode != 0,
             f->partial_sum,
-            f->groups};
+            f->groups,
+            f->winograd};
 }
 
 // No image is larger, and no product of two such numbers overflows.
@@ -119,6 +121,7 @@ inline int complete(const char* op, ConvShape& s, const ConvParams& p) {
     s.stride_y = y.stride, s.stride_x = x.stride;
     s.pad_y = y.pad_before, s.pad_x = x.pad_before;
     s.flip = p.flip;
+    s.winograd = p.winograd;
     return 0;
 }
 

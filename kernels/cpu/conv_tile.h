@@ -1,20 +1,25 @@
-// Which loop nest a convolution takes: images in the lanes, or filters where a small batch would leave lanes empty; and
-// where there is little to compute for a pixel, neither source nor sums are put anywhere else first.
+// Which loop nest a convolution takes: images in the lanes, or filters where a small batch would leave lanes empty; where
+// there is little to compute for a pixel, neither source nor sums are put anywhere else first; and Winograd's algorithm
+// where what it saves in products outweighs its transforms (rewrites/cost.py knows the same choice).
 #pragma once
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
 #include "conv_unpacked.h"
+#include "conv_winograd.h"
 
 namespace c01b {
 
 // Lanes computed for each lane wanted.
 inline double padding(int64_t count) { return static_cast<double>(block_count(count, lanes) * lanes) / count; }
 
+inline double products_of(const Correlation& c) {
+    return std::max(1.0, c.depth * mean_taps(c.rows) * mean_taps(c.columns));
+}
+
 // Transposing the sums of a pixel to the target takes the time of about 60 products (measured), so a pixel with few of
 // them is better off with some empty lanes.
 inline bool filters_fill_lanes_better(const Correlation& c) {
-    const double products = std::max(1.0, c.depth * mean_taps(c.rows) * mean_taps(c.columns));
-    return padding(c.filters) * (1.03 + 60 / products) < padding(c.batch);
+    return padding(c.filters) * (1.03 + 60 / products_of(c)) < padding(c.batch);
 }
 
 // A panel pays where its pixels are read often: by many filters, or for many taps, which the fewer filters there are the
@@ -24,11 +29,35 @@ inline bool packing_is_in_vain(const Correlation& c) {
     return c.filters <= tile_rows && c.depth * mean_taps(c.rows) * mean_taps(c.columns) <= worthwhile * c.filters;
 }
 
+// What a direct kernel takes, in multiply-adds of a vector on each thread: it reaches 88% of peak, and the sums of a pixel
+// cost as much as 6 products, or 27 with filters in the lanes.
+inline double direct_cost(const Correlation& c, int threads) {
+    const double pixels = double(c.rows.span.size()) * c.columns.span.size() * c.batch;
+    const double products = filters_fill_lanes_better(c) ? padding(c.filters) * (products_of(c) + 27)
+                                                         : padding(c.batch) * (products_of(c) + 6);
+    return c.groups * pixels * c.filters * products / (0.88 * lanes * threads);
+}
+
+inline void correlate_directly(const Correlation& c, int threads) {
+    if (packing_is_in_vain(c)) correlate_unpacked(c, threads);
+    else if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, threads);
+    else correlate_batch_lanes(c, threads);
+}
+
+// Prices are good to some 10%, so Winograd's has to be better than that. False: the target is not computed.
+inline bool correlate_by_winograd(const Correlation& c, int threads) {
+    if (!winograd_applies(c) || packing_is_in_vain(c)) return false;
+    const double least = 0.9 * direct_cost(c, threads);
+    const ConvWinograd<2> two(c, threads);
+    const ConvWinograd<4> four(c, threads);
+    if (c.winograd >= 4 && four.cost < std::min(two.cost, least)) return four.run(threads);
+    return two.cost < least && two.run(threads);
+}
+
 inline void correlate(const Correlation& c, int threads) {
     if (c.rows.span.empty() || c.columns.span.empty() || !c.batch || !c.filters) return;
-    if (packing_is_in_vain(c)) correlate_unpacked(c, std::max(threads, 1));
-    else if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, std::max(threads, 1));
-    else correlate_batch_lanes(c, std::max(threads, 1));
+    threads = std::max(threads, 1);
+    if (!correlate_by_winograd(c, threads)) correlate_directly(c, threads);
 }
 
 }  // namespace c01b

@@ -22,6 +22,7 @@ inline Correlation gradient_correlation(const ConvShape& s, const float* outputs
     c.filter_stride = s.filter_h * c.row_stride;
     c.rows = gradient_axis(s.out_h, s.height, s.filter_h, s.stride_y, s.pad_y, s.flip);
     c.columns = gradient_axis(s.out_w, s.width, s.filter_w, s.stride_x, s.pad_x, s.flip);
+    c.winograd = s.stride_y == 1 && s.stride_x == 1 ? s.winograd : 0;
     return c;
 }
 

@@ -1,0 +1,137 @@
+// Winograd's algorithm for 3 x 3 taps and stride 1: a batched matrix product over channels, one for each point of the
+// transform (winograd.h), in the place of a convolution. The images of all tiles of the target, `columns`, are in the
+// lanes, one after another [tile row][tile column][image], whatever the batch is; a block of them is an item:
+//
+//       x, tiles of N x N pixels          panel [point][channel][column]         sums [filter][point][column]
+//      +-----+-----+--                   +------------------+                   +-----+-----+-----+
+//      |     |     |     --transform-->  |  T = 64 columns  |    --products-->  |     |     |     |  --transform-->  y
+//      +-----+-----+--                 C |                  |                 F |     |     |     |
+//                                        +------------------+ x N^2             +-----+-----+-----+ x N^2
+//
+// The products are those of conv_batch_lanes.h, whose tiles of F filters x V vectors they use: as long as one point's
+// panel (C x 256 bytes) stays in L2, multiply-adds are the bound. Points are outermost: the other panels may wait in L3,
+// each is fetched once, and the transformed filters, up to 4 times the size of the filters, are read in order once for
+// every item, 4 bytes for 4 multiply-adds. What the transforms cost besides is reading N^2 pixels where M^2 are new (4 and
+// 2.25 times), from L3 and memory in pieces of 256 bytes: with 64 channels that is a fifth of the time, and the bound.
+//
+// A tile mixes its pixels: a NaN or an infinity would spread to neighbours, and a sum may overflow that has no need to.
+// Either leaves something in the M x M results that is not finite, whatever the point that it enters by (every point is
+// part of some result, and nothing finite comes of a sum with a NaN or an infinity in it). So results are looked at as
+// they pass, and where one is not finite the caller begins again with a direct kernel.
+#pragma once
+#include <atomic>
+
+#include "conv_batch_lanes.h"
+#include "winograd_columns.h"
+#include "winograd_filters.h"
+
+namespace c01b {
+
+// What transforms take, in multiply-adds of a vector (measured): of a vector of columns with its N^2 pixels, or its M^2
+// results; and of one filter's taps for one channel.
+template <int M>
+struct WinogradPrices;
+template <>
+struct WinogradPrices<2> {
+    static constexpr double images = 260, outputs = 110, taps = 40;
+};
+template <>
+struct WinogradPrices<4> {
+    static constexpr double images = 900, outputs = 420, taps = 80;
+};
+
+struct WinogradWork {};
+
+template <int M>
+struct ConvWinograd {
+    static constexpr int N = M + 2, points = N * N;
+
+    const Correlation& c;
+    const WinogradColumns<M> columns;
+    int64_t filter_blocks, chunks;                 // chunks of filter blocks, for more items than there are column blocks
+    int64_t filter_point, panel_point, sum_pitch;  // odd multiples of a line, against strides of 4096 bytes
+    double cost;                                   // multiply-adds of a vector on the busiest thread
+
+    // For a target that is not empty.
+    ConvWinograd(const Correlation& c, int threads) : c(c), columns(c) {
+        filter_blocks = block_count(c.filters, tile_rows);
+        filter_point = line_apart(filter_blocks * winograd_block(c.depth));
+        panel_point = line_apart(c.depth * columns.width);
+        sum_pitch = line_apart(points * columns.width);
+        cost = -1;
+        for (int64_t n = 1; n <= std::min<int64_t>(filter_blocks, 4 * threads); n *= 2) {
+            const double with_n = estimate(n, threads);
+            if (cost < 0 || with_n < cost) cost = with_n, chunks = n;
+        }
+    }
+
+    // False: something was not finite, and the target is not to be used.
+    bool run(int threads) const {
+        std::atomic<bool> finite{true};
+        const float* filters = transform_filters<M>(c, filter_blocks, filter_point, threads);
+        const int64_t sums = block_count(filter_blocks, chunks) * tile_rows * sum_pitch;
+        const int64_t share = points * panel_point + sums + columns.work_floats();
+        float* work = scratch<WinogradWork>(share * threads);  // here: nothing may throw inside the threads
+        parallel_for(c.groups * chunks * columns.blocks, threads, [&](int64_t i, int thread) {
+            if (!finite.load(std::memory_order_relaxed)) return;
+            const int64_t chunk = i / columns.blocks % chunks;
+            float* panel = work + thread * share;
+            const Item item{i / columns.blocks / chunks, i % columns.blocks, block_begin(filter_blocks, chunks, chunk),
+                            block_begin(filter_blocks, chunks, chunk + 1), panel, panel + points * panel_point,
+                            panel + points * panel_point + sums};
+            if (!run_item(item, filters + item.group * points * filter_point))
+                finite.store(false, std::memory_order_relaxed);
+        });
+        return finite.load();
+    }
+
+private:
+    struct Item {
+        int64_t group, column_block, filter_block, filter_block_end;
+        float *panel, *sums, *work;
+    };
+
+    static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
+    int64_t filter_at(int64_t block) const { return block_begin(c.filters, filter_blocks, block); }
+
+    double estimate(int64_t in_chunks, int threads) const {
+        using Price = WinogradPrices<M>;
+        const double filters = double(c.filters) / in_chunks, vectors = double(columns.vectors) / columns.blocks;
+        const double item = points * c.depth * filters + Price::images * c.depth + Price::outputs * filters;
+        const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
+        return block_count(c.groups * in_chunks * columns.blocks, threads) * vectors * item + taps;
+    }
+
+    bool run_item(const Item& item, const float* filters) const {
+        const ColumnBlock block = columns.block(item.column_block);
+        columns.transform_images(block, item.group, item.work, item.panel, panel_point);
+        multiply(item, block.vectors, filters);
+        vec zeros = zero();  // as long as everything is finite
+        for (int64_t f = filter_at(item.filter_block), first = f; f < filter_at(item.filter_block_end); ++f)
+            zeros += columns.transform_outputs(block, item.group, f, item.sums + (f - first) * sum_pitch, item.work);
+        for (int i = 0; i < lanes; ++i)
+            if (zeros[i] != 0) return false;
+        return true;
+    }
+
+    void multiply(const Item& item, int64_t vectors, const float* filters) const {
+        const ImageProducts products{0, 1, 1, c.depth, 0, 0, 0};
+        const int64_t first = filter_at(item.filter_block);
+        for (int64_t point = 0; point < points; ++point)
+            for (int64_t b = item.filter_block; b < item.filter_block_end; ++b) {
+                const int64_t f = filter_at(b), count = filter_at(b + 1) - f;
+                const ImageSums sums{nullptr, 0, 0, item.sums + (f - first) * sum_pitch + point * columns.width, sum_pitch,
+                                     0, vectors * lanes};
+                Tiles<SinglePixel>::get(count, vectors)(item.panel + point * panel_point,
+                                                        filters + point * filter_point + b * winograd_block(c.depth),
+                                                        products, sums);
+            }
+    }
+};
+
+// Whether Winograd's algorithm is for this correlation; what it would cost is another question.
+inline bool winograd_applies(const Correlation& c) {
+    return c.winograd && c.rows.order.size() == 3 && c.columns.order.size() == 3 && c.depth;
+}
+
+}  // namespace c01b

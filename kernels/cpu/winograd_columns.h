@@ -1,0 +1,290 @@
+// The columns of conv_winograd.h: all tiles of all images, [tile row][tile column][image], the images of neighbouring
+// tiles one after another. A block of them is read from the source and written to the target through its `runs`,
+// neighbours within one vector and one row of tiles:
+//
+//     batch 40, vectors of 16:    | tile 0                 | tile 1                 |
+//                                 |vector 0|vector 1|vector 2|vector 3|vector 4|        runs: 16 16 8+8 16 16
+//
+// A run that fills its vector is read and written in place, unless the tile hangs over the image; others are assembled
+// lane by lane. Batches below a vector would only have such runs. There the pixels are first sorted by phase, of which
+// column mod M they are in: then the j-th pixels of neighbouring tiles are neighbours too, and runs go across tiles.
+//
+//     batch 1, M = 2:    source  0 1 2 3 4 5 6 7     phases  0 2 4 6  1 3 5 7     j = 0: 0 2 4, j = 2: 2 4 6
+#pragma once
+#include "conv_axes.h"
+#include "winograd.h"
+
+namespace c01b {
+
+// [begin, end) of a tile's N pixels that are inside the source.
+struct Inside {
+    int64_t begin, end;
+};
+inline Inside inside(int64_t first, int64_t pixels, int64_t source) {
+    const int64_t begin = std::min(std::max<int64_t>(0, -first), pixels);
+    return {begin, std::max(begin, std::min(pixels, source - first))};
+}
+
+struct TileRun {
+    int64_t lane, count;
+    int64_t tile_row, at;  // at: tile column * batch + image
+    int64_t source;        // of the tile's first pixel, from the beginning of a channel or of the phases
+    Inside rows, columns;
+    bool in_place;
+};
+
+struct ColumnBlock {
+    int64_t first, vectors;
+    int64_t begin[tile_vectors + 1];  // where each vector's runs begin
+    TileRun run[tile_vectors * lanes];
+};
+
+// a and b to a0 b0 a1 b1 ...
+inline void interleave(vec& a, vec& b) {
+    index_vec low = {}, high = {};
+    for (int i = 0; i < lanes; ++i) low[i] = i / 2 + i % 2 * lanes, high[i] = low[i] + lanes / 2;
+    const vec old = a;
+    a = __builtin_shuffle(old, b, low), b = __builtin_shuffle(old, b, high);
+}
+inline void separate(vec& a, vec& b) {
+    index_vec even = {}, odd = {};
+    for (int i = 0; i < lanes; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
+    const vec old = a;
+    a = __builtin_shuffle(old, b, even), b = __builtin_shuffle(old, b, odd);
+}
+// Vectors of every M-th element to the elements in order, and back.
+inline void interleave(vec (&x)[2]) { interleave(x[0], x[1]); }
+inline void interleave(vec (&x)[4]) {
+    interleave(x[0], x[2]), interleave(x[1], x[3]);
+    // x[0], x[2] are a0 c0 a1 c1 ..., x[1], x[3] are b0 d0 b1 d1 ...
+    interleave(x[0], x[1]), interleave(x[2], x[3]);
+}
+inline void separate(vec (&x)[2]) { separate(x[0], x[1]); }
+inline void separate(vec (&x)[4]) {
+    separate(x[0], x[1]), separate(x[2], x[3]);
+    separate(x[0], x[2]), separate(x[1], x[3]);
+}
+
+inline void copy_floats(const float* from, int64_t count, float* to) {
+    for (; count >= lanes; count -= lanes, from += lanes, to += lanes) store(to, load(from));
+    if (count) store_first(to, load_first(from, static_cast<int>(count)), static_cast<int>(count));
+}
+
+template <int M>
+struct WinogradColumns {
+    static constexpr int N = M + 2, points = N * N, square_pitch = 2 * lanes;
+
+    const Correlation& c;
+    int64_t rows, row_columns, tile_rows, tile_columns;
+    int64_t line, columns, vectors, blocks, width;  // line: columns of a row of tiles; width: floats of a block
+    bool phased;
+    int64_t phase, stretch_floats;      // floats of a phase of one source row, and of a stretch
+    int64_t row_step, column_step[N];  // from pixel to pixel of a tile that is read in place
+
+    explicit WinogradColumns(const Correlation& c) : c(c) {
+        rows = c.rows.span.size(), row_columns = c.columns.span.size();
+        tile_rows = block_count(rows, M), tile_columns = block_count(row_columns, M);
+        line = tile_columns * c.batch, columns = line * tile_rows;
+        vectors = block_count(columns, lanes), blocks = block_count(vectors, tile_vectors);
+        width = block_count(vectors, blocks) * lanes;
+        phased = c.batch < lanes;
+        phase = block_count(std::min(line, width + 2 * c.batch) + c.batch, lanes) * lanes + lanes;
+        stretch_floats = N * M * phase;
+        row_step = phased ? M * phase : c.source_w * c.batch;
+        for (int j = 0; j < N; ++j) column_step[j] = phased ? j % M * phase + j / M * c.batch : j * c.batch;
+    }
+
+    // What the functions below need to work in.
+    int64_t work_floats() const {
+        const int64_t stretches = std::min(tile_rows, (width + line - 1) / line + 1);
+        return points * square_pitch + (phased ? stretches * stretch_floats + M * phase : 0);
+    }
+
+    ColumnBlock block(int64_t index) const {
+        ColumnBlock b;
+        b.first = block_begin(vectors, blocks, index) * lanes;
+        b.vectors = block_begin(vectors, blocks, index + 1) - b.first / lanes;
+        const int64_t piece = phased ? line : c.batch;
+        int64_t runs = 0, stretch = -1, tile_row = -1, first_tile = 0;
+        for (int64_t v = 0; v < b.vectors; ++v) {
+            b.begin[v] = runs;
+            const int64_t end = std::min(b.first + (v + 1) * lanes, columns);
+            for (int64_t t = b.first + v * lanes, next; t < end; t = next) {
+                next = std::min(end, (t / piece + 1) * piece);
+                TileRun r;
+                r.lane = t - b.first - v * lanes, r.count = next - t;
+                r.tile_row = t / line, r.at = t % line;
+                if (r.tile_row != tile_row) ++stretch, tile_row = r.tile_row, first_tile = r.at / c.batch;
+                place(r, stretch, first_tile);
+                b.run[runs++] = r;
+            }
+        }
+        b.begin[b.vectors] = runs;
+        return b;
+    }
+
+    // The transforms of all of a group's channels, [point][channel][column], `point` floats from one point to the next.
+    void transform_images(const ColumnBlock& b, int64_t group, float* work, float* panel, int64_t point) const {
+        float *square = work, *phases = work + points * square_pitch;
+        int64_t step[N];
+        for (int j = 0; j < N; ++j) step[j] = j * square_pitch;
+        for (int64_t d = 0; d < c.depth; ++d, panel += b.vectors * lanes) {
+            const float* source = c.source_of(group) + d * c.source_h * c.source_w * c.batch;
+            if (phased) sort_by_phase(b, source, phases), source = phases;
+            for (int64_t v = 0; v < b.vectors; ++v) {
+                const TileRun& run = b.run[b.begin[v]];
+                if (run.in_place) {
+                    if (!phased) {
+                        const float* next = source + run.source + c.source_h * c.source_w * c.batch;
+#pragma GCC unroll 8
+                        for (int i = 0; i < N; ++i)
+#pragma GCC unroll 8
+                            for (int j = 0; j < N; ++j) __builtin_prefetch(next + i * row_step + column_step[j], 0, 2);
+                    }
+                    evaluate_square<Winograd<M>::image, N>(source + run.source, row_step, column_step, panel + v * lanes,
+                                                           point);
+                    continue;
+                }
+                for (int64_t r = b.begin[v]; r < b.begin[v + 1]; ++r) assemble(b.run[r], source, square);
+                evaluate_square<Winograd<M>::image, N>(square, N * square_pitch, step, panel + v * lanes, point);
+            }
+        }
+    }
+
+    // The results of one filter, from [point][column] to the target; 0, or where not all of them are finite NaN.
+    vec transform_outputs(const ColumnBlock& b, int64_t group, int64_t filter, const float* sums, float* work) const {
+        float* target = c.target_of(group) + filter * rows * row_columns * c.batch;
+        vec zeros = zero();
+        for (int64_t v = 0; v < b.vectors; ++v) {
+            vec y[M][M];
+            interpolate_square<Winograd<M>::output, M, N>(sums + v * lanes, width, y);
+#pragma GCC unroll 4
+            for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+                for (int j = 0; j < M; ++j) zeros += y[i][j] * 0.0f;
+            const TileRun* run = b.run + b.begin[v];
+            const TileRun* end = b.run + b.begin[v + 1];
+            if (!phased && run->count == lanes) write_tile(*run, y, target);
+            else if (c.batch == 1) write_rows(run, end, y, target, work);
+            else write_pieces(run, end, y, target, work);
+        }
+        return zeros;
+    }
+
+private:
+    void place(TileRun& r, int64_t stretch, int64_t first_tile) const {
+        if (phased) {
+            r.source = stretch * stretch_floats + r.at - first_tile * c.batch;
+            r.rows = r.columns = {0, N};
+            r.in_place = r.count == lanes;
+            return;
+        }
+        const int64_t y = r.tile_row * M + c.rows.origin, x = r.at / c.batch * M + c.columns.origin;
+        r.source = (y * c.source_w + x) * c.batch + r.at % c.batch;
+        r.rows = inside(y, N, c.source_h), r.columns = inside(x, N, c.source_w);
+        const bool whole = r.rows.end - r.rows.begin == N && r.columns.end - r.columns.begin == N;
+        r.in_place = whole && r.count == lanes;
+    }
+
+    // The run's pixels to [row][column][lane]. Stores past the run's end, where the next run follows or nothing counts.
+    void assemble(const TileRun& r, const float* source, float* square) const {
+        for (int i = 0; i < N; ++i)
+            for (int j = 0; j < N; ++j) {
+                const bool in = i >= r.rows.begin && i < r.rows.end && j >= r.columns.begin && j < r.columns.end;
+                store(square + (i * N + j) * square_pitch + r.lane,
+                      in ? load_first(source + r.source + i * row_step + column_step[j], static_cast<int>(r.count))
+                         : zero());
+            }
+    }
+
+    void sort_by_phase(const ColumnBlock& b, const float* source, float* phases) const {
+        const int64_t runs = b.begin[b.vectors];
+        for (int64_t r = 0, end; r < runs; r = end, phases += stretch_floats) {
+            for (end = r + 1; end < runs && b.run[end].tile_row == b.run[r].tile_row;) ++end;
+            const int64_t tile = b.run[r].at / c.batch, last = (b.run[end - 1].at + b.run[end - 1].count - 1) / c.batch;
+            for (int i = 0; i < N; ++i) {
+                const int64_t y = b.run[r].tile_row * M + i + c.rows.origin;
+                float* to = phases + i * M * phase;
+                if (y < 0 || y >= c.source_h) std::fill(to, to + M * phase, 0.0f);
+                else sort_row(source + y * c.source_w * c.batch, tile * M + c.columns.origin, last + 2 - tile, to);
+            }
+        }
+    }
+
+    // Pixels first, first + 1, ... of a row, M of each of `tiles`, to [column mod M][tile][image].
+    void sort_row(const float* row, int64_t first, int64_t tiles, float* to) const {
+        const Inside in = inside(first, tiles * M, c.source_w);
+        if (c.batch == 1) {
+            for (int64_t t = 0; t < tiles; t += lanes) {
+                vec x[M];
+#pragma GCC unroll 4
+                for (int q = 0; q < M; ++q) {
+                    const int64_t k = t * M + q * lanes;  // of `lanes` pixels; shifted into place where they begin outside
+                    const int64_t begin = std::max(in.begin - k, int64_t{0}), end = std::min<int64_t>(in.end - k, lanes);
+                    if (begin == 0 && end == lanes) {
+                        x[q] = load(row + first + k);
+                    } else {
+                        float part[2 * lanes] = {};
+                        if (begin < end) store(part + begin, load_first(row + first + k + begin, static_cast<int>(end - begin)));
+                        x[q] = load(part);
+                    }
+                }
+                separate(x);
+#pragma GCC unroll 4
+                for (int q = 0; q < M; ++q) store(to + q * phase + t, x[q]);
+            }
+            return;
+        }
+        const int n = static_cast<int>(c.batch);
+        for (int q = 0; q < M; ++q)
+            for (int64_t t = 0; t < tiles; ++t) {
+                const int64_t k = t * M + q;
+                store(to + q * phase + t * n,
+                      k >= in.begin && k < in.end ? load_first(row + (first + k) * n, n) : zero());
+            }
+    }
+
+    // All lanes in one tile.
+    void write_tile(const TileRun& run, const vec (&y)[M][M], float* target) const {
+        const int64_t row = run.tile_row * M, column = run.at / c.batch * M;
+        float* to = target + (row * row_columns + column) * c.batch + run.at % c.batch;
+        if (row + M <= rows && column + M <= row_columns) {
+#pragma GCC unroll 4
+            for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+                for (int j = 0; j < M; ++j) store(to + (i * row_columns + j) * c.batch, y[i][j]);
+            return;
+        }
+        for (int i = 0; i < M && row + i < rows; ++i)
+            for (int j = 0; j < M && column + j < row_columns; ++j)
+                store(to + (i * row_columns + j) * c.batch, y[i][j]);
+    }
+
+    // One image: a run is M contiguous rows.
+    void write_rows(const TileRun* run, const TileRun* end, vec (&y)[M][M], float* target, float* work) const {
+        for (int i = 0; i < M; ++i) {
+            interleave(y[i]);
+            for (int j = 0; j < M; ++j) store(work + (i * M + j) * lanes, y[i][j]);
+        }
+        for (; run < end; ++run)
+            for (int i = 0; i < M && run->tile_row * M + i < rows; ++i)
+                copy_floats(work + (i * lanes + run->lane) * M, std::min(run->count * M, row_columns - run->at * M),
+                            target + (run->tile_row * M + i) * row_columns + run->at * M);
+    }
+
+    void write_pieces(const TileRun* run, const TileRun* end, const vec (&y)[M][M], float* target, float* work) const {
+        for (int i = 0; i < M; ++i)
+            for (int j = 0; j < M; ++j) store(work + (i * M + j) * square_pitch, y[i][j]);
+        for (; run < end; ++run)
+            for (int64_t s = 0, n; s < run->count; s += n) {
+                const int64_t tile = (run->at + s) / c.batch, image = (run->at + s) % c.batch;
+                n = std::min(run->count - s, c.batch - image);
+                for (int i = 0; i < M && run->tile_row * M + i < rows; ++i)
+                    for (int j = 0; j < M && tile * M + j < row_columns; ++j)
+                        store_first(target + ((run->tile_row * M + i) * row_columns + tile * M + j) * c.batch + image,
+                                    load(work + (i * M + j) * square_pitch + run->lane + s), static_cast<int>(n));
+            }
+    }
+};
+
+}  // namespace c01b
