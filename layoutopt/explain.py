@@ -5,6 +5,7 @@ from theano.scan_module.scan_op import Scan
 
 from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.record import milliseconds, recorded
+from layoutopt.rewrites.tidy import copies_left
 
 WIDTH = 80  # columns of a terminal
 _ROW = "%-53s %12s"
@@ -25,13 +26,16 @@ class Report:
         compiled with profile=True, or not called yet.
     loops : list of (str, Report)
         Name and report of each loop (theano.scan) in the function; those of its step.
+    copies : int, or None
+        Contiguity copies that the function, in whole, may still make; None where it is not compiled yet.
     """
 
-    def __init__(self, record, reason="", profiled=None, loops=()):
+    def __init__(self, record, reason="", profiled=None, loops=(), copies=None):
         self.record = record
         self.reason = reason
         self.profiled = profiled
         self.loops = list(loops)
+        self.copies = copies
 
     def __str__(self):
         if self.record is None:
@@ -45,6 +49,7 @@ class Report:
         in_c01b = sum(site.layout == "c01b" for site in r.sites)
         lines = ["layoutopt: %d of %d convolutions and poolings in c01b" % (in_c01b, len(r.sites))]
         lines += ["  " + self.reason] if self.reason else []
+        lines += [] if self.copies is None else ["  contiguity copies left: %d" % self.copies]
         if not r.applied:
             return lines + ["  the graph was left alone: no plan is cheaper than %s" % milliseconds(r.unchanged_seconds),
                             self._row("", "planned", "profiled")]
@@ -143,4 +148,4 @@ def explain(function):
     if report is None:
         return Report(None, "the function has no convolution or pooling, was compiled without the flag "
                             "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it", loops=loops)
-    return Report(report.record, report.reason, _profile_of(function), loops)
+    return Report(report.record, report.reason, _profile_of(function), loops, copies_left(maker.fgraph))

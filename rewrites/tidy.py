@@ -62,3 +62,8 @@ def drop_copies(fgraph, copying=CpuContiguous, rules=_RULES):
     for node in copies:
         fgraph.replace_validate(node.outputs[0], node.inputs[0], reason="layoutopt: contiguous by construction")
     return len(copies)
+
+
+def copies_left(fgraph):
+    """How many nodes may still copy a value to make it contiguous, on the host and on a GPU (whose op exists where pygpu does)."""
+    return sum(isinstance(node.op, CpuContiguous) or type(node.op).__name__ == "GpuContiguous" for node in fgraph.apply_nodes)

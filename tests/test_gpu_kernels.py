@@ -1,0 +1,277 @@
+"""The GPU ops against the numpy reference, on the cases that the host ops are tested with, and their contract.
+
+On OpenCL (PoCL, in CI) these are the portable kernels; on CUDA, those for it.
+"""
+import gpu_device  # noqa: F401  isort: skip (skips the module where there is no GPU)
+
+import functools
+
+import numpy as np
+import pytest
+import theano
+import theano.tensor as tt
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from theano.gpuarray.type import GpuArrayType
+
+import test_avg_pool
+import test_conv_ops
+import test_groups
+import test_pool
+from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, ToBC01, ToC01B,
+                               WeightActs)
+from layoutopt.kernels.gpu.ops import GPU_OPS, GpuConv
+from layoutopt.kernels.reference import conv as reference
+from test_conv_ops import case, cases
+from tolerance import assert_bilinear, normal, whole_numbers
+
+PLAIN = theano.compile.mode.Mode(linker="cvm", optimizer=None)
+
+
+@functools.lru_cache(maxsize=None)
+def compiled(op, shaped=None, **parameters):
+    """The GPU counterpart of a host op as a function of host arrays: its GPU operands, and an output_shape if it is `shaped`."""
+    gpu_op = GPU_OPS[type(op)](op, **parameters)
+    shaped = isinstance(op, AvgPoolGrad) if shaped is None else shaped
+    inputs = [tt.ftensor4() for _ in range(gpu_op.arrays)] + [tt.lvector()] * shaped
+    outputs = gpu_op(*inputs)
+    assert all(isinstance(y.type, GpuArrayType) for y in (outputs if isinstance(outputs, list) else [outputs]))
+    return theano.function(inputs, [y.transfer("cpu") for y in outputs] if isinstance(outputs, list) else
+                           outputs.transfer("cpu"), mode=PLAIN)
+
+
+def run(op, *values, **parameters):
+    return compiled(op, len(values) == 3, **parameters)(*values)
+
+
+def run_list(op, *values):
+    result = run(op, *values)
+    return result if isinstance(result, list) else [result]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_gpu():
+    """The host ops' tests run their cases here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_conv_ops, "compiled", compiled)
+        patch.setattr(test_groups, "run", run_list)
+        patch.setattr(test_pool, "compiled", compiled)
+        patch.setattr(test_avg_pool, "compiled", compiled)
+        yield
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Convolutions.
+
+
+@settings(max_examples=60)
+@given(cases(), st.integers(0, 2 ** 16))
+def test_convolutions_of_any_geometry(c, seed):
+    test_conv_ops.check_exactly(c, lambda *shape: whole_numbers(np.random.RandomState(seed), shape))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, (1, 2), (4, 1)])
+@pytest.mark.parametrize("pad", [0, 1, 3, "half", "full", ((0, 2), (3, 1))])
+def test_every_pad_stride_and_flip(pad, stride, flip, rng):
+    """Tiles of 64 with a rest, of filters, channels and images, and tiles of 16."""
+    c = case(channels=18, image=(9, 8), batch=70, filters=5, filter_shape=(4, 3), pad=pad, stride=stride, flip=flip)
+    test_conv_ops.check_exactly(c, lambda *shape: whole_numbers(rng, shape))
+
+
+@pytest.mark.parametrize("channels, filters, batch", [(1, 1, 1), (3, 64, 128), (16, 16, 16), (17, 65, 129), (64, 17, 33)])
+def test_tiles(channels, filters, batch, rng):
+    c = case(channels=channels, filters=filters, batch=batch, image=(5, 4), pad=1)
+    test_conv_ops.check_exactly(c, lambda *shape: whole_numbers(rng, shape))
+
+
+@pytest.mark.parametrize("groups, channels, filters, batch", [(2, 3, 5, 7), (3, 1, 1, 16), (2, 17, 20, 20), (4, 16, 8, 1)])
+def test_groups_of_channels(groups, channels, filters, batch, rng):
+    test_groups.check_ops(rng, groups, channels, filters, batch, pad=1, stride=(1, 2), flip=True)
+    test_groups.check_ops(rng, groups, channels, filters, batch, partial_sum=True)
+
+
+def test_rounding_is_within_the_bound_of_the_sum(rng):
+    c = case(channels=20, image=(9, 9), batch=33, filters=24, filter_shape=(3, 3), pad=1)
+    for value, definition, first, second in test_conv_ops.three_values(
+            c, *test_conv_ops.operands(c, lambda *shape: normal(rng, *shape))):
+        assert_bilinear(value, definition, first, second)
+
+
+def weight_operands(rng):
+    return whole_numbers(rng, (3, 9, 8, 20)), whole_numbers(rng, (5, 7, 6, 20)), (3, 3)
+
+
+@pytest.mark.parametrize("split, workspace", [(0, 2 ** 28), (-1, 2 ** 28), (1, 2 ** 28), (5, 2 ** 28), (1000, 2 ** 28), (1, 0),
+                                              (1, 3000)])
+def test_weight_gradient_by_any_number_of_partial_sums(split, workspace, rng):
+    images, hid, shape = weight_operands(rng)
+    expected = reference.weight_acts(images, hid, shape, (0, 0), (1, 1), False)
+    dw, = run(WeightActs(), images, hid, shape, split=split, workspace=workspace)
+    np.testing.assert_array_equal(dw, expected)
+
+
+@pytest.mark.parametrize("partial_sum", [1, 6, 21, 42])
+def test_partial_sums_that_the_program_asked_for(partial_sum, rng):
+    images, hid, shape = weight_operands(rng)
+    expected = reference.weight_acts_partials(images, hid, shape, (0, 0), (1, 1), False, partial_sum)
+    dw, partials = run(WeightActs(partial_sum=partial_sum), images, hid, shape)
+    np.testing.assert_array_equal(partials, expected)
+    np.testing.assert_array_equal(dw, expected.sum(0))
+
+
+def test_an_infinite_weight_is_invisible_in_the_pad(rng):
+    images, filters = whole_numbers(rng, (2, 4, 4, 3)), whole_numbers(rng, (2, 3, 3, 2))
+    filters[:, 0, :, :] = np.inf  # this row lies in the pad for the first row of outputs
+    out = run(FilterActs(pad=1), images, filters)
+    assert np.isfinite(out[:, 0]).all() and not np.isfinite(out[:, 1]).all()
+
+
+@pytest.mark.parametrize("op, shapes, parameters", [
+    (FilterActs(), [(3, 5, 5, 2), (2, 3, 3, 4)], ()), (FilterActs(), [(3, 2, 2, 2), (3, 3, 3, 4)], ()),
+    (FilterActs(), [(3, 5, 5, 2), (3, 3, 3, 4)], [2, 3]), (FilterActs(), [(3, 5, 5, 2), (3, 0, 3, 4)], ()),
+    (FilterActs(groups=2), [(3, 5, 5, 2), (1, 3, 3, 4)], ()), (FilterActs(ceil_mode=False), [(3, 5, 5, 2), (3, 3, 3, 4)], [4, 4]),
+    (ImageActs(), [(4, 5, 5, 2), (2, 3, 3, 3)], ()), (ImageActs(stride=2), [(4, 2, 2, 2), (2, 3, 3, 4)], [9, 5]),
+    (ImageActs(), [(4, 5, 5, 2), (2, 3, 3, 4)], [-1, 7]), (ImageActs(), [(4, 5, 5, 2), (2, 3, 3, 4)], [7, 7, 7]),
+    (WeightActs(), [(3, 5, 5, 2), (4, 3, 3, 1)], [3, 3]), (WeightActs(ceil_mode=False), [(3, 5, 5, 2), (4, 3, 3, 2)], [5, 5]),
+    (WeightActs(partial_sum=2), [(3, 5, 5, 2), (4, 3, 3, 2)], [3, 3]),
+    (MaxPool(3, outputs=9), [(3, 6, 6, 2)], ()), (MaxPoolGrad(2), [(2, 6, 6, 2), (2, 2, 3, 2), (2, 3, 3, 2)], ()),
+    (MaxPoolGrad(2), [(2, 6, 6, 2), (2, 3, 3, 2), (2, 3, 3, 1)], ()), (AvgPoolGrad(2), [(2, 3, 3, 2)], [7, 6]),
+    (AvgPoolGrad(2), [(2, 3, 3, 2)], [6]),
+])
+def test_errors_are_those_of_the_host_op(op, shapes, parameters):
+    values = [np.zeros(shape, "float32") for shape in shapes] + ([parameters] if len(parameters) else [])
+    shaped = len(parameters) > 0
+    inputs = [tt.ftensor4() for _ in shapes] + [tt.lvector()] * shaped
+    messages = []
+    for function in (theano.function(inputs, op(*inputs), mode=PLAIN), compiled(op, shaped)):
+        with pytest.raises(ValueError) as error:
+            function(*values)
+        messages.append(str(error.value).split("\n")[0])
+    assert messages[0] == messages[1]
+
+
+def test_too_little_memory_is_an_error_with_the_number():
+    images, filters = np.zeros((1, 1, 1, 2 ** 20), "float32"), np.zeros((1, 1, 1, 2 ** 20), "float32")
+    with pytest.raises(MemoryError, match="FilterActs: no 4194304 MB of GPU memory left"):
+        run(FilterActs(), images, filters)
+
+
+def test_sizes_beyond_the_kernels_are_an_error():
+    """Positions are counted in 32 bits."""
+    hid, filters = np.zeros((1, 1, 1, 0), "float32"), np.zeros((1, 1, 1, 1), "float32")
+    with pytest.raises(ValueError, match="ImageActs: too large for the GPU kernels"):
+        run(ImageActs(stride=2 ** 20), hid, filters, [2 ** 20, 2 ** 20])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Poolings.
+
+
+def clipped(start, ds, shape):
+    return tuple(min(max(s, 1 - d), n - 1) for s, d, n in zip(start, ds, shape[1:3]))
+
+
+starts = st.tuples(st.integers(-4, 2), st.integers(-4, 2))
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+
+
+@quick
+@given(shape=test_pool.shapes, ds=test_pool.pairs, stride=test_pool.pairs, start=starts, ceil_mode=st.booleans(),
+       kind=st.sampled_from(test_pool.KINDS), seed=st.integers(0, 99))
+def test_max_pooling(shape, ds, stride, start, ceil_mode, kind, seed):
+    test_pool.test_matches_reference.hypothesis.inner_test(shape, ds, stride, start, ceil_mode, kind, seed)
+
+
+@quick
+@given(shape=test_avg_pool.shapes, ds=test_avg_pool.pairs, stride=test_avg_pool.pairs, start=starts, ceil_mode=st.booleans(),
+       mode=test_avg_pool.modes, kind=st.sampled_from([test_avg_pool.integers, test_avg_pool.reals]), seed=st.integers(0, 99))
+def test_average_pooling(shape, ds, stride, start, ceil_mode, mode, kind, seed):
+    test_avg_pool.test_matches_reference.hypothesis.inner_test(shape, ds, stride, start, ceil_mode, mode, kind, seed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Conversions, and what holds for all.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int16", "float64"])
+@pytest.mark.parametrize("shape", [(5, 7), (33, 2, 35), (40, 3, 4, 11), (1, 2, 3, 4), (3, 0, 2), (2, 1, 1, 3, 4)])
+def test_conversions(shape, dtype, rng):
+    x = tt.TensorType(dtype, [False] * len(shape))()
+    value = rng.randint(-99, 99, shape).astype(dtype)
+    for op, expected in ((ToC01B(), np.moveaxis(value, 0, -1)), (ToBC01(), np.moveaxis(value, -1, 0))):
+        result = theano.function([x], GPU_OPS[type(op)](op)(x).transfer("cpu"), mode=PLAIN)(value)
+        assert result.dtype == value.dtype
+        np.testing.assert_array_equal(result, expected)
+
+
+VIEWS = {
+    "slices": lambda x: x[::2, 1:, ::-1, 1:-1],
+    "a slice of the batch": lambda x: x[:, :, :, 1:5],
+    "transposed": lambda x: x.dimshuffle(3, 2, 1, 0),
+}
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_operands_of_any_strides(view, rng):
+    x = tt.ftensor4()
+    value = whole_numbers(rng, (6, 7, 7, 6))
+    seen = np.ascontiguousarray(VIEWS[view](value) if view != "transposed" else value.T)
+    filters = whole_numbers(rng, (seen.shape[0], 2, 2, 3))
+    for op, more in ((MaxPool(2), ()), (AvgPool(2), ()), (ToC01B(), ()), (ToBC01(), ()), (FilterActs(), (filters,))):
+        operands = [VIEWS[view](theano.gpuarray.as_gpuarray_variable(x, None))] + [theano.shared(m, borrow=True) for m in more]
+        result = theano.function([x], GPU_OPS[type(op)](op)(*operands).transfer("cpu"), mode=PLAIN)(value)
+        plain = tt.ftensor4()
+        host = theano.function([plain], op(plain, *more), mode=PLAIN)
+        np.testing.assert_array_equal(result, host(seen))
+
+
+def test_storage_of_the_output_is_used_again(rng):
+    """A second call with the same sizes allocates nothing for its result."""
+    x = theano.gpuarray.as_gpuarray_variable(tt.ftensor4(), None)
+    host = x.owner.inputs[0]
+    pooled = GPU_OPS[MaxPool](MaxPool(2))(x)
+    keeping = PLAIN.clone(linker=theano.gof.vm.VM_Linker(allow_gc=False))
+    f = theano.function([host], theano.Out(pooled, borrow=True), mode=keeping)
+    first, second, other = (f(whole_numbers(rng, (2, 4, 4, batch))) for batch in (8, 8, 9))
+    assert first is second and other is not first
+
+
+def test_code_depends_on_no_parameter():
+    """Stride, pad, flip, precision and sizes are told at run time: one compilation serves them all."""
+    sub = dict(params="p", fail="f")
+    for kinds in ([FilterActs(), FilterActs(pad=3, stride=2, flip=True, groups=2)],
+                  [MaxPool(2), MaxPool(3, 2, start=-1, ceil_mode=False)]):
+        codes = set()
+        for i, op in enumerate(kinds):
+            gpu_op = GPU_OPS[type(op)]
+            gpu_op = gpu_op(op, tf32=bool(i), split=i) if issubclass(gpu_op, GpuConv) else gpu_op(op)
+            node = gpu_op.make_node(*[tt.ftensor4() for _ in range(gpu_op.arrays)])
+            codes.add((gpu_op.c_code(node, "n", ["a", "b"][:gpu_op.arrays], ["c"], sub), gpu_op.c_support_code()))
+        assert len(codes) == 1
+
+
+def test_gradients_of_gpu_ops_are_those_of_the_host_op(rng):
+    x, w, g = tt.ftensor4(), tt.ftensor4(), tt.ftensor4()
+    values = whole_numbers(rng, (2, 6, 6, 3)), whole_numbers(rng, (2, 3, 3, 4)), whole_numbers(rng, (4, 4, 4, 3))
+    results = []
+    for op in (FilterActs(), GPU_OPS[FilterActs](FilterActs())):
+        y = op(x, w)
+        gradients = theano.grad(None, [x, w], known_grads={y: g if y.type == g.type else y.type.filter_variable(g)})
+        results.append(theano.function([x, w, g], [d.transfer("cpu") for d in gradients], mode=PLAIN)(*values))
+    for value, right in zip(*results):
+        np.testing.assert_array_equal(value, right)
+
+
+def test_shapes_are_inferred():
+    x, w = tt.ftensor4(), tt.ftensor4()
+    f = theano.function([x, w], GPU_OPS[FilterActs](FilterActs(stride=2))(x, w).shape)
+    assert not any(isinstance(node.op, GpuConv) for node in f.maker.fgraph.toposort())
+    np.testing.assert_array_equal(f(np.zeros((2, 9, 7, 5), "f"), np.zeros((2, 3, 3, 4), "f")), [4, 4, 3, 5])
+
+
+def test_a_gpu_op_takes_the_host_op_that_it_is():
+    with pytest.raises(TypeError, match="GpuFilterActs is FilterActs on the GPU"):
+        GPU_OPS[FilterActs](MaxPool(2))
+    with pytest.raises(TypeError, match="float32 tensor of 4 axes"):
+        GPU_OPS[FilterActs](FilterActs())(tt.dtensor4(), tt.ftensor4())
