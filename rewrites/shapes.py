@@ -80,8 +80,9 @@ class Shapes:
         Of a value that is computed they are remembered of the input that its sizes provably come from.
         """
         if variable.owner is not None:
+            known = self.present(variable)
             for axis, size in enumerate(sizes):
-                origin = self.axis_origin(variable, axis) if size is not None else None
+                origin = self.axis_origin(variable, axis) if known[axis] is None and size is not None else None
                 if isinstance(origin, tuple):
                     leaf, its_axis = origin
                     self.hint(leaf, [size if i == its_axis else None for i in range(leaf.ndim)])
