@@ -17,7 +17,10 @@ inline int64_t winograd_block(int64_t depth) { return block_count(depth * tile_r
 inline void pack_winograd_tap(const Correlation& c, const float* w, int64_t channels, int64_t filters, float* to) {
     if (c.filter_stride == 1)
         for (int64_t d = 0; d < channels; ++d)  // stores past the end, over what comes next
-            store(to + d * filters, load_first(w + d * c.depth_stride, static_cast<int>(filters)));
+            for (int64_t f = 0; f < filters; f += lanes) {  // a block has up to 6 filters, a vector perhaps 4 lanes
+                const int count = static_cast<int>(std::min<int64_t>(lanes, filters - f));
+                store(to + d * filters + f, load_first(w + d * c.depth_stride + f, count));
+            }
     else
         transpose_into(w, c.filter_stride, filters, channels, to, filters);
     store(to + channels * filters, zero());
