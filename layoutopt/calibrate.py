@@ -17,7 +17,7 @@ from theano.tensor.signal.pool import MaxPoolGrad as TheanoMaxPoolGrad, Pool
 
 import layoutopt
 from layoutopt.kernels import FilterActs, ImageActs, MaxPool, MaxPoolGrad, WeightActs
-from layoutopt.kernels.base import configure
+from layoutopt.kernels.base import WINOGRAD_TILES, configure, configured
 from layoutopt.kernels.relayout import to_c01b
 from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT
 from layoutopt.rewrites.cost import SPEED_OF, ConvWork, Machine, PoolWork, Speeds, cpu
@@ -92,15 +92,14 @@ def _machine(fields):
     return machine
 
 
-def find_machine(simd="auto"):
+def find_machine(settings):
     """The machine that the optimizer plans for: as measured, else as it can be read.
 
     Parameters
     ----------
-    simd : str
-        The flag ``layoutopt.simd``.
+    settings : theano.config.layoutopt
     """
-    return load(Machine.default(simd))
+    return load(Machine.default(settings.simd))._replace(winograd=WINOGRAD_TILES[settings.winograd])
 
 
 # ---- how it is measured
@@ -211,6 +210,11 @@ def measure(machine, batch, budget, layers=LAYERS, pools=POOLS, progress=iter):
     Machine
     """
     keep_memory()
+    with configured(winograd="off"):  # a layer without it shows the peak, and its gain is known from the direct kernels' times
+        return _measure(machine, batch, budget, layers, pools, progress)
+
+
+def _measure(machine, batch, budget, layers, pools, progress):
     machine = _measure_peaks(machine, layers[-1], budget)
     programs = [program for layer in layers for program in conv_programs(layer, batch)]
     programs += [program for layer in pools for program in pool_programs(layer, batch)]

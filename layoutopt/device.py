@@ -20,7 +20,7 @@ def find_target(settings):
     """What the optimizer plans for: a `GpuMachine` or a `Machine`."""
     context = _context() if on_gpu() else None
     if context is None:
-        return find_machine(settings.simd)
+        return find_machine(settings)
     kind = "cuda" if context.kind == b"cuda" else "opencl"
     compute = 0
     if kind == "cuda":

@@ -41,7 +41,8 @@ class Clock:
         self.budget = budget
         self.folder = folder
         self.key = dict(calibrate.key_of(machine), theano=theano.__version__, kernels=base.headers_digest(),
-                        blas=theano.config.blas.ldflags, memory=theano.config.layoutopt.memory)
+                        blas=theano.config.blas.ldflags, memory=theano.config.layoutopt.memory,
+                        winograd=theano.config.layoutopt.winograd)
 
     def __call__(self, trials):
         """Seconds of each trial's programs, {name: seconds}, or None where it cannot be run, which is logged."""

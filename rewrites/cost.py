@@ -29,6 +29,9 @@ PRODUCT_SCALING = 0.4  # of a further core, where one image's product is what is
 IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.h
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
+# kernels/cpu/conv_winograd.h: what the transforms take by the tile's size, in multiply-adds of a vector, as told there.
+WINOGRAD_PRICES = {2: (260.0, 110.0, 40.0), 4: (900.0, 420.0, 80.0)}  # of images, of outputs, and of filters
+WINOGRAD_MARGIN = 0.9  # it has to take less than this share of the direct kernel's time
 WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
 WEIGHTS_FEW_FILTERS = 3.3  # loads bound a dot tile of fewer than 4 filters
 WEIGHTS_GROUP = 4e-6  # seconds a group takes besides
@@ -113,6 +116,7 @@ class Machine(NamedTuple):
     caution : a c01b op is taken to be this much slower than predicted. Predictions are within 25% (one standard
         deviation); at 1.1 half as many sites lose as at 1, and all together take 0.3% longer.
     speeds : corrections, measured.
+    winograd : the largest tile that Winograd's algorithm may take: 0 (none), 2 or 4.
     """
 
     threads: int = 2
@@ -126,6 +130,7 @@ class Machine(NamedTuple):
     call: float = 2e-6
     caution: float = 1.1
     speeds: Speeds = Speeds()
+    winograd: int = 2
 
     @classmethod
     def default(cls, simd="auto"):
@@ -170,8 +175,8 @@ class Machine(NamedTuple):
         return self.call + (seconds + 4.0 * copies * filters / self.core_bandwidth) / self.speeds.stock_conv
 
     def c01b_conv_seconds(self, work):
-        """The direct kernels, by the same choice between images and filters in the lanes as in cpu/conv_tile.h; the nest
-        without packing, which that has besides, is priced as images in the lanes.
+        """The c01b kernels, by the same choices between them as in cpu/conv_tile.h; the nest without packing, which that
+        has besides, is priced as images in the lanes.
 
         Parameters
         ----------
@@ -188,6 +193,9 @@ class Machine(NamedTuple):
             moving += WEIGHTS_GROUP * (work.groups - 1) / self.threads
         else:
             time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
+            winograd = min((self._winograd(work, *tiles) for tiles in work.tiles if tiles[0] <= self.winograd), default=time)
+            if winograd < WINOGRAD_MARGIN * time:
+                time, moving = winograd, 0.0
         threads = min(self.threads, max(1.0, time / WORTH_A_THREAD))
         seconds = time / (threads * self.kernel_flops) + moving
         return self.call + self.caution * seconds / getattr(self.speeds, SPEED_OF[work.kind])
@@ -203,6 +211,16 @@ class Machine(NamedTuple):
                     pixels / FILTER_LANES_TRAFFIC + filters / FILTER_LANES_FILTERS)
         return (work.flops * images * (1 + IMAGE_LANES_SUMS / products + FEW_FILTERS / results) / IMAGE_LANES_SHARE,
                 pixels / IMAGE_LANES_TRAFFIC + filters / IMAGE_LANES_FILTERS)
+
+    def _winograd(self, work, size, tiles):
+        """Operations at peak for so many tiles of size x size results in every channel."""
+        channels, filters = work.channels / work.groups, work.filters / work.groups
+        if work.kind == IMAGE_GRADIENT:
+            channels, filters = filters, channels
+        images, outputs, taps = WINOGRAD_PRICES[size]
+        vectors = -(-work.batch * tiles // self.lanes)
+        of_group = vectors * ((size + 2) ** 2 * channels * filters + images * channels + outputs * filters)
+        return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
 
     def padding(self, count):
         """Lanes computed for each lane wanted."""
@@ -285,6 +303,7 @@ class ConvWork(NamedTuple):
     pixels : input rows * input columns.
     strides : of the rows times of the columns.
     groups : into which channels and filters are cut.
+    tiles : what Winograd's algorithm could cut the results into; see `winograd_tiles`.
     """
 
     kind: str
@@ -296,10 +315,26 @@ class ConvWork(NamedTuple):
     pixels: int
     strides: int = 1
     groups: int = 1
+    tiles: tuple = ()
 
     @property
     def flops(self):
         return 2.0 * self.batch * self.filters * self.taps * self.positions
+
+
+def winograd_tiles(kind, taps, stride, image, output):
+    """((size, count), ...): the tiles of size x size that Winograd's algorithm could cut the results of a convolution into.
+
+    Parameters
+    ----------
+    kind : FORWARD, WEIGHT_GRADIENT or IMAGE_GRADIENT
+    taps, stride, image, output : (rows, columns)
+        Of the filters, of the convolution, of its images and of its outputs.
+    """
+    if kind == WEIGHT_GRADIENT or tuple(taps) != (3, 3) or tuple(stride) != (1, 1):
+        return ()
+    rows, columns = image if kind == IMAGE_GRADIENT else output
+    return tuple((size, -(-rows // size) * -(-columns // size)) for size in WINOGRAD_PRICES)
 
 
 class PoolWork(NamedTuple):

@@ -21,7 +21,7 @@ from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
 
 from .constraints import (AVG_POOL, AVG_POOL_GRADIENT, FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT,
                           MAX_POOL_SECOND, WEIGHT_GRADIENT, Verdict, judge)
-from .cost import ConvWork, PoolWork
+from .cost import ConvWork, PoolWork, winograd_tiles
 from .layout import BC01, C01B, EITHER, bc01_order
 from .versions import Choice, Version, as_written
 
@@ -247,7 +247,7 @@ def _conv_work(kind, facts, role, shapes):
     (batch, channels, *image), (filters, _, *taps) = shapes.estimate(role["images"]), shapes.estimate(role["filters"])
     output, stride, groups = shapes.estimate(role["outputs"])[2:], facts["stride"], facts["groups"]
     return ConvWork(kind, batch, channels, filters, max(1, channels // groups) * taps[0] * taps[1], output[0] * output[1],
-                    image[0] * image[1], stride[0] * stride[1], groups)
+                    image[0] * image[1], stride[0] * stride[1], groups, winograd_tiles(kind, taps, stride, image, output))
 
 
 def _dtype(variables):

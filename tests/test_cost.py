@@ -19,7 +19,7 @@ from layoutopt import calibrate, kept
 from layoutopt.__main__ import main
 from layoutopt.kernels import FilterActs
 from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT
-from layoutopt.rewrites.cost import ConvWork, Machine, PoolWork, Speeds
+from layoutopt.rewrites.cost import ConvWork, Machine, PoolWork, Speeds, winograd_tiles
 from layoutopt.rewrites.layout import BC01, C01B
 from layoutopt.rewrites.plan import solve
 from layoutopt.rewrites.region import find_region
@@ -33,7 +33,8 @@ CONVOLUTIONS = (FORWARD, WEIGHT_GRADIENT, IMAGE_GRADIENT)
 
 def conv_work(kind, batch, channels, side, filters, size, stride=1, pad=0):
     out = (side + 2 * pad - size) // stride + 1
-    return ConvWork(kind, batch, channels, filters, channels * size ** 2, out ** 2, side ** 2, stride ** 2)
+    return ConvWork(kind, batch, channels, filters, channels * size ** 2, out ** 2, side ** 2, stride ** 2,
+                    tiles=winograd_tiles(kind, (size, size), (stride, stride), (side, side), (out, out)))
 
 
 def no_faster(seconds, base, more):
@@ -98,8 +99,20 @@ MEASURED = [
 @pytest.mark.parametrize("kind, batch, channels, side, filters, size, stride, pad, winner", MEASURED)
 def test_the_model_agrees_with_measurements(kind, batch, channels, side, filters, size, stride, pad, winner):
     work = conv_work(kind, batch, channels, side, filters, size, stride, pad)
-    machine = Machine()
+    machine = Machine(winograd=0)  # the direct kernels were measured
     assert (machine.c01b_conv_seconds(work) < machine.stock_conv_seconds(work)) == (winner == "ours")
+
+
+@pytest.mark.parametrize("kind, batch, channels, side, filters, winner", [
+    (FORWARD, 128, 256, 13, 256, "winograd"), (IMAGE_GRADIENT, 128, 192, 13, 384, "winograd"), (FORWARD, 8, 64, 56, 64, "winograd"),
+    (FORWARD, 1, 256, 28, 512, "winograd"), (FORWARD, 128, 3, 32, 64, "direct"), (FORWARD, 1, 512, 7, 512, "direct"),
+    (WEIGHT_GRADIENT, 128, 256, 13, 256, "direct")])
+def test_winograd_where_measurements_show_its_gain(kind, batch, channels, side, filters, winner):
+    """As measured: see docs/performance.md."""
+    work = conv_work(kind, batch, channels, side, filters, 3, pad=1)
+    off, f2, f4 = (Machine(winograd=tile).c01b_conv_seconds(work) for tile in (0, 2, 4))
+    assert (f2 < off) == (f4 < off) == (winner == "winograd") and f4 <= f2 <= off
+    assert conv_work(kind, batch, channels, side, filters, 5, pad=2).tiles == ()
 
 
 @pytest.mark.parametrize("kind, batch, winner", [(MAX_POOL, 1, "stock"), (MAX_POOL, 4, "ours"),
