@@ -28,15 +28,19 @@ int run(const ConvCall& call, std::vector<const char*> files, const Kernel& kern
     return launch(call.device, program, grid, a, b, target, sizes);
 }
 
+inline bool has_wgmma(const ConvCall& call, Arithmetic how) {
+    return call.device.compute == 90 && how != Arithmetic::Scalar && HopperLibraries::get().complete;
+}
+
 // By wgmma: filters packed, then the correlation. DECLINED where the device, the arithmetic or the workspace is another.
 inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, bool gradient, const Buffer& images, const Buffer& target) {
-    if (call.device.compute != 90 || how == Arithmetic::Scalar || !HopperLibraries::get().complete) return DECLINED;
+    if (!has_wgmma(call, how)) return DECLINED;
     const WgmmaVariant variant = choose_wgmma(p, how, gradient, aligned(images) && aligned(target));
     const PackSizes k = pack_sizes(call.s, p, variant.flat);
     const int64_t bytes = 4 * packed_floats(k, variant);
     if (bytes > call.workspace || pack_threads(k, variant) >= int64_t(1) << 31) return DECLINED;
     const Kernel pack = pack_kernel(k, variant, gradient), kernel = wgmma_kernel(p, variant);
-    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma.cuh"},
+    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma_tile.cuh", "cuda/wgmma.cuh"},
                           kernel.name.c_str(), "", 0, kernel.instance};
     if (!hopper_function(call.device, program, kernel.shared)) return DECLINED;
     Workspace scratch;
@@ -79,26 +83,43 @@ inline int image_acts(const ConvCall& call) {
     return correlate(call, p, how, call.outputs, scratch.buffer(), call.images);
 }
 
+// One launch of the kernel that sums over chunks of positions, by wgmma or else.
+inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Tile& tile, Arithmetic how, bool by_wgmma, const Buffer& target) {
+    const bool whole = aligned(call.images) && aligned(call.outputs);
+    if (!by_wgmma)
+        return run(call, {"cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"}, weight_kernel(p, tile, how, whole), call.images, call.outputs, target, p);
+    const Kernel kernel = weight_wgmma_kernel(p, tile, how, whole);
+    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/weight_tiles.cuh", "cuda/weight_acts.cuh",
+                           "cuda/wgmma_tile.cuh", "cuda/weight_wgmma.cuh"}, kernel.name.c_str(), "", 0, kernel.instance};
+    const Grid grid{{size_t(kernel.blocks), 1, size_t(p.groups)}, {size_t(kernel.threads), 1, 1}, size_t(kernel.shared)};
+    return hopper_launch(call.device, program, grid, call.images, call.outputs, target, p);
+}
+
 // Partial sums of chunks of positions, then their sum, if there is more than one.
-inline int weight_acts(const ConvCall& call) {
-    if (!takes(call)) return DECLINED;
+inline int weight_sums(const ConvCall& call, Arithmetic how, bool by_wgmma) {
     WeightSizes p = weight_sizes(call.s);
     const int64_t rows = int64_t(p.channels) * p.filter_h * p.filter_w, elements = rows * call.s.filters, positions = int64_t(p.out_h) * p.out_w;
-    const Arithmetic how = arithmetic(call, positions * p.batch);
-    const Tile& tile = *cheapest(weight_tiles(how), rows, p.filters);
+    const Tile& tile = *cheapest(by_wgmma ? weight_wgmma_tiles(how) : weight_tiles(how), rows, p.filters);
     const auto fits_workspace = [&](int64_t chunks) { return chunks == 1 || 4 * elements * chunks <= call.workspace; };
     p.positions = int(call.split && fits_workspace(ceil_div(positions, call.split)) ? std::min(call.split, positions)
                                                                                    : choose_positions(p, tile, call.device.processors, call.workspace));
     p.chunks = int(ceil_div(positions, p.positions));
-    const Kernel kernel = weight_kernel(p, tile, how, aligned(call.images) && aligned(call.outputs));
-    const std::vector<const char*> files{"cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"};
-    if (p.chunks == 1) return run(call, files, kernel, call.images, call.outputs, call.filters, p);
+    if (p.chunks == 1) return weight_partials(call, p, tile, how, by_wgmma, call.filters);
     Workspace scratch;
     if (scratch.allocate(call.device, size_t(4 * elements * p.chunks))) return FAILED;
-    if (run(call, files, kernel, call.images, call.outputs, scratch.buffer(), p)) return FAILED;
+    if (const int failed = weight_partials(call, p, tile, how, by_wgmma, scratch.buffer())) return failed;
     const Program program{{"cuda/sizes.cuh", "cuda/filters.cuh"}, "sum_chunks_kernel", "", 0, sum_chunks_instance};
     const Grid grid{{size_t(ceil_div(elements, 256)), 1, 1}, {256, 1, 1}};
     return launch(call.device, program, grid, scratch.buffer(), call.filters, SumSizes{int(elements), p.chunks});
+}
+
+inline int weight_acts(const ConvCall& call) {
+    if (!takes(call)) return DECLINED;
+    const ConvShape& s = call.s;
+    const Arithmetic how = arithmetic(call, s.out_h * s.out_w * s.batch);
+    const bool by_wgmma = has_wgmma(call, how) && wgmma_takes_rows(s.group_channels() * s.filter_h * s.filter_w);
+    const int done = by_wgmma ? weight_sums(call, how, true) : DECLINED;
+    return done != DECLINED ? done : weight_sums(call, how, false);
 }
 
 }  // namespace cuda

@@ -70,7 +70,7 @@ struct WeightCopies {
     Copies<Tile::Rows, Tile::threads> rows;
     Copies<Tile::Columns, Tile::threads> columns;
     int tap[Copies<Tile::Rows, Tile::threads>::count];          // y and x of each row's pixel at position (0, 0), packed
-    long long first[Copies<Tile::Rows, Tile::threads>::count];  // its place in images
+    int first[Copies<Tile::Rows, Tile::threads>::count];        // its place in images
     const float* pixel[Copies<Tile::Rows, Tile::threads>::count];
     const float *images, *hid;
     unsigned inside;  // a bit for each row
@@ -93,7 +93,7 @@ struct WeightCopies {
             const int c = m / taps, tap_index = m - c * taps, u = tap_index / p.filter_w, v = tap_index - u * p.filter_w;
             const int y = c < p.channels ? u - p.pad_y : far, x = v - p.pad_x;
             tap[n] = y * 65536 + (x & 0xffff);
-            first[n] = (static_cast<long long>(c) * p.height + y) * p.width + x;
+            first[n] = (c * p.height + y) * p.width + x;
         }
         new_position();
     }
@@ -106,7 +106,7 @@ struct WeightCopies {
                               inside >> n & 1 ? min(max(valid - 4 * rows.chunk, 0), 4) : 0);
 #pragma unroll
         for (int n = 0; n < columns.count; ++n)
-            copy_four<FLOATS>(shared_columns + place(columns.row + n * columns.rows_apart, columns.chunk),
+            copy_four<FLOATS>(shared_columns + Tile::hid_place(columns.row + n * columns.rows_apart, columns.chunk),
                               hid + n * columns.rows_apart * filter,
                               n * columns.rows_apart < valid_rows ? min(max(valid - 4 * columns.chunk, 0), 4) : 0);
         advance(valid);
@@ -123,7 +123,7 @@ struct WeightCopies {
             const int row_y = (tap[n] >> 16) + y, row_x = static_cast<short>(tap[n]) + x;
             const bool in = row_y >= 0 && row_y < p.height && row_x >= 0 && row_x < p.width;
             inside |= static_cast<unsigned>(in) << n;
-            pixel[n] = images + (in ? (first[n] + y * p.width + x) * p.batch : 0);
+            pixel[n] = images + (in ? static_cast<long long>(first[n] + y * p.width + x) * p.batch : 0);
         }
     }
 

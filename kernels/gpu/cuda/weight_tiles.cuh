@@ -20,6 +20,7 @@ struct FfmaTile {
     static constexpr int Rows = Rows_, Columns = Columns_;
     static constexpr int threads_y = Rows / M, threads_x = Columns / N, threads = threads_y * threads_x;
     static constexpr int promotion = 0;
+    static constexpr auto hid_place = place;
     float sums[M][N];
     int y, x;
 
@@ -65,6 +66,7 @@ struct MmaTile {
     static constexpr int warps_y = Rows / WarpRows, warps_x = Columns / WarpColumns, threads = 32 * warps_y * warps_x;
     static constexpr int promotion = Promotion;
     static constexpr int M = WarpRows / 8, N = WarpColumns / 8;
+    static constexpr auto hid_place = place;
     float partial[M / 2][N][4];
     float sums[Promotion ? M / 2 : 1][Promotion ? N : 1][4];
     int first_row, first_column, g, q;
