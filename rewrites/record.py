@@ -53,7 +53,7 @@ class ConversionRecord(NamedTuple):
     bytes : size of the value, estimated where it is not known.
     produced_by, needed_by : the two sides that force it.
     seconds : what the plan counted with.
-    ends : op, place and reason of the ops that could not be in c01b, for which the layout ends here; the nearest ones.
+    ends : the nearest ops that could not be in c01b, for which the layout ends here, with their places and reasons.
     """
 
     value: str

@@ -1,9 +1,9 @@
 """Axes that change places for nothing, where they are reduced or merged next, stay where they are.
 
-A reduction finds its axes wherever they stand. And T.tile(x, repetitions), by which people enlarge images, spreads x over further
-axes in front of its own, Alloc, brings each behind the axis it repeats, DimShuffle, and merges the two, Reshape; its gradient
-is Reshape, DimShuffle, Sum. Spread at once over axes that are where they belong, it is what T.repeat writes. Either way a
-DimShuffle goes that would copy every element, and that no layout carries.
+A reduction finds its axes wherever they stand. And T.tile(x, repetitions), by which people enlarge images, spreads x over
+further axes in front of its own, Alloc, brings each behind the axis it repeats, DimShuffle, and merges the two, Reshape; its
+gradient is Reshape, DimShuffle, Sum. Spread at once over axes that are where they belong, it is what T.repeat writes.
+Either way a DimShuffle goes that would copy every element, and that no layout carries.
 """
 import copy
 
