@@ -17,6 +17,7 @@ from theano.tensor.signal.pool import Pool, pool_2d
 
 import layoutopt
 from cheap_mode import few_compilations, mode  # noqa: F401: a fixture for every test here
+from layoutopt.kernels import base
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.reference import conv as reference
 from layoutopt.rewrites.constraints import CONVOLUTIONS
@@ -47,7 +48,7 @@ def check_ops(random, groups, channels, filters, batch, image=(6, 7), filter_sha
     grid = FilterActs(**parameters).output_grid(image, filter_shape)
     x, w, h = operands(random, groups, channels, filters, batch, image, filter_shape, grid)
     args = (pad, pad), stride, flip
-    out, = run(FilterActs(**parameters), x, w)
+    out, = run(FilterActs(**parameters), x, w, grid)
     np.testing.assert_array_equal(out, reference.filter_acts(x, w, grid, *args, groups))
     d_images, = run(ImageActs(**parameters), h, w, image)
     np.testing.assert_array_equal(d_images, reference.image_acts(h, w, image, *args, groups))
@@ -67,16 +68,26 @@ def test_any_shape_exactly(sizes, image, filter_shape, pad, stride, flip, partia
     check_ops(np.random.RandomState(seed), *sizes, image, filter_shape, pad, stride, flip, partial_sum)
 
 
-@pytest.mark.parametrize("sizes", [
+NAMED = [
     dict(groups=37, channels=1, filters=1, batch=70, filter_shape=(3, 3), pad=1),  # depthwise
     dict(groups=37, channels=1, filters=1, batch=1, filter_shape=(5, 3), pad=1, stride=(2, 2)),
     dict(groups=20, channels=1, filters=3, batch=5),
     dict(groups=2, channels=48, filters=40, batch=65, filter_shape=(3, 3), pad=1),  # blocks of channels, of filters
     dict(groups=2, channels=40, filters=80, batch=3, filter_shape=(5, 5), pad=2),
     dict(groups=3, channels=1, filters=1, batch=0),
-], ids=str)
+]
+
+
+@pytest.mark.parametrize("sizes", NAMED, ids=str)
 def test_named_shape_exactly(sizes, rng):
     check_ops(rng, **sizes)
+
+
+@pytest.mark.parametrize("simd", ["plain", "avx2"])
+def test_other_builds_exactly(simd, rng, monkeypatch):
+    monkeypatch.setitem(base._settings, "simd", simd)
+    for sizes in NAMED:
+        check_ops(rng, **sizes)
 
 
 def test_a_group_sees_its_own_channels_alone(rng):
