@@ -14,7 +14,7 @@ import theano
 
 from layoutopt.kernels import base
 
-from .constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, WEIGHT_GRADIENT
+from .constraints import AVG_POOL, AVG_POOL_GRADIENT, AVG_POOLS, FORWARD, IMAGE_GRADIENT, MAX_POOL, WEIGHT_GRADIENT
 from .layout import BC01, C01B
 
 # Theano's CorrMM: per image a gathering of columns (im2col) and a matrix product.
@@ -48,6 +48,11 @@ STOCK_POOL_GRADIENT_FITS = 600e3  # bytes of images
 # The same of a c01b kernel, per lane: at 16 images a core's vector.
 C01B_POOL, C01B_POOL_OVERLAP = 0.04e-9, 0.05e-9
 C01B_POOL_GRADIENT, C01B_POOL_GRADIENT_OVERLAP = 0.10e-9, 0.20e-9
+# Average pooling: seconds per pixel and core, and per output; stock's gradient takes what its forward pass does. Of a c01b
+# kernel again per lane, and what starting a row of vectors takes, in vectors.
+STOCK_AVERAGE, STOCK_AVERAGE_OUTPUT = 0.85e-9, 5.8e-9
+C01B_AVERAGE, C01B_AVERAGE_OUTPUT, C01B_AVERAGE_START = 0.055e-9, 0.36e-9, 0.5
+C01B_AVERAGE_GRADIENT, C01B_AVERAGE_GRADIENT_START = 0.12e-9, 6.5
 
 # Conversions of full vectors, as a share of a core's bandwidth. Images that fill no vector: seconds per pixel and core,
 # however many they are; into c01b more where the target goes around the caches (kernels/cpu/transpose.h), in parts of lines.
@@ -231,16 +236,18 @@ class Machine(NamedTuple):
         """Operations a second of one core in the c01b kernels; below 8 lanes vectors are what limits them."""
         return self.core_flops * min(1.0, self.lanes / 8)
 
-    # ---- max-pooling
+    # ---- pooling
 
     def stock_pool_seconds(self, work):
-        """Theano's Pool and MaxPoolGrad.
+        """Theano's Pool and its gradients.
 
         Parameters
         ----------
         work : PoolWork
         """
-        if work.kind == MAX_POOL:
+        if work.kind in AVG_POOLS:
+            pixel = STOCK_AVERAGE + STOCK_AVERAGE_OUTPUT * work.outputs
+        elif work.kind == MAX_POOL:
             pixel = STOCK_POOL + STOCK_POOL_OVERLAP * work.overlap
         else:
             pixel = STOCK_POOL_GRADIENT + STOCK_POOL_GRADIENT_OVERLAP * work.overlap
@@ -254,7 +261,12 @@ class Machine(NamedTuple):
         ----------
         work : PoolWork
         """
-        if work.kind == MAX_POOL:
+        vectors = max(1, -(-work.batch // self.lanes))
+        if work.kind == AVG_POOL:
+            slot, arrays = (C01B_AVERAGE + C01B_AVERAGE_OUTPUT * work.outputs) * (1 + C01B_AVERAGE_START / vectors), 1.25
+        elif work.kind == AVG_POOL_GRADIENT:
+            slot, arrays = C01B_AVERAGE_GRADIENT * (1 + C01B_AVERAGE_GRADIENT_START / vectors), 1.25
+        elif work.kind == MAX_POOL:
             slot, arrays = C01B_POOL + C01B_POOL_OVERLAP * work.overlap, 1.25
         else:
             slot, arrays = C01B_POOL_GRADIENT + C01B_POOL_GRADIENT_OVERLAP * work.overlap, 2.5
@@ -338,17 +350,19 @@ def winograd_tiles(kind, taps, stride, image, output):
 
 
 class PoolWork(NamedTuple):
-    """The size of one max-pooling, or its gradient.
+    """The size of one pooling, or its gradient.
 
-    kind : MAX_POOL or MAX_POOL_GRADIENT.
+    kind : one of POOLS; a second derivative counts as a gradient.
     pixels : channels * rows * columns of the images.
     overlap : windows that a pixel lies in.
+    outputs : windows, as a share of the pixels.
     """
 
     kind: str
     batch: int
     pixels: int
     overlap: float = 1.0
+    outputs: float = 0.25
 
     @property
     def bytes(self):

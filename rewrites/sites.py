@@ -266,9 +266,8 @@ def _pool_site(node, shapes, constraints, roles):
     verdict = judge(roles.kind, facts, constraints)
     batch, *image = shapes.estimate(x)
     overlap = np.prod(window) / np.prod(stride) if window and stride else 1.0
-    # An average is taken to cost what a maximum does.
-    priced_as = MAX_POOL if roles.kind in (MAX_POOL, AVG_POOL) else MAX_POOL_GRADIENT
-    work = PoolWork(priced_as, batch, int(np.prod(image)), overlap)
+    outputs = 1 / np.prod(stride) if stride else 1.0
+    work = PoolWork(roles.kind, batch, int(np.prod(image)), overlap, outputs)
     c01b = None
     if verdict.qualifies:
         parameters = dict(ds=window, stride=stride, start=tuple(-p for p in pad), ceil_mode=facts["ceil_mode"])

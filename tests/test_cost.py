@@ -18,7 +18,8 @@ import layoutopt
 from layoutopt import calibrate, kept
 from layoutopt.__main__ import main
 from layoutopt.kernels import FilterActs
-from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, WEIGHT_GRADIENT
+from layoutopt.rewrites.constraints import (AVG_POOL, AVG_POOL_GRADIENT, FORWARD, IMAGE_GRADIENT, MAX_POOL,
+                                            MAX_POOL_GRADIENT, POOLS, WEIGHT_GRADIENT)
 from layoutopt.rewrites.cost import ConvWork, Machine, PoolWork, Speeds, winograd_tiles
 from layoutopt.rewrites.layout import BC01, C01B
 from layoutopt.rewrites.plan import solve
@@ -60,7 +61,7 @@ def test_more_work_takes_longer(machine, kind, vectors, channels, side, filters,
         assert no_faster(machine.c01b_conv_seconds, base, more)
 
 
-@given(machines, st.sampled_from((MAX_POOL, MAX_POOL_GRADIENT)), counts, counts)
+@given(machines, st.sampled_from(POOLS), counts, counts)
 def test_more_pixels_take_longer(machine, kind, batch, pixels):
     base = PoolWork(kind, batch, pixels)
     for more in (PoolWork(kind, batch + 1, pixels), PoolWork(kind, batch, pixels + 1),
@@ -116,7 +117,9 @@ def test_winograd_where_measurements_show_its_gain(kind, batch, channels, side, 
 
 
 @pytest.mark.parametrize("kind, batch, winner", [(MAX_POOL, 1, "stock"), (MAX_POOL, 4, "ours"),
-                                                 (MAX_POOL_GRADIENT, 1, "stock"), (MAX_POOL_GRADIENT, 16, "ours")])
+                                                 (MAX_POOL_GRADIENT, 1, "stock"), (MAX_POOL_GRADIENT, 16, "ours"),
+                                                 (AVG_POOL, 1, "stock"), (AVG_POOL, 4, "ours"),
+                                                 (AVG_POOL_GRADIENT, 4, "stock"), (AVG_POOL_GRADIENT, 16, "ours")])
 def test_small_batches_leave_pooling_vectors_empty(kind, batch, winner):
     work = PoolWork(kind, batch, 20 * 24 * 24)
     assert (Machine().c01b_pool_seconds(work) < Machine().stock_pool_seconds(work)) == (winner == "ours")
