@@ -84,7 +84,7 @@ struct Correlation {
     const float* weights;
     int64_t group_stride, depth_stride, filter_stride, row_stride, column_stride;  // of the weights
     Axis rows, columns;
-    int64_t winograd;  // the largest tile that Winograd's algorithm may take; 0: it may not be used at all
+    int64_t winograd;  // as in ConvShape; 0 where the stride is not 1
 
     const float* source_of(int64_t group) const { return source + group * depth * source_h * source_w * batch; }
     const float* weights_of(int64_t group) const { return weights + group * group_stride; }

@@ -25,7 +25,8 @@ struct ConvShape {
     int64_t stride_y, stride_x;
     int64_t pad_y, pad_x;
     bool flip;
-    int64_t winograd;  // the largest tile that Winograd's algorithm may take: 0 (none), 2 or 4; see conv_winograd.h
+    int64_t winograd;  // the largest tile that Winograd's algorithm may take: 0 (none), 2 or 4; or -2, -4: tiles of that
+                       // size whatever they cost, which tests ask for; see conv_winograd.h
 
     int64_t group_channels() const { return channels / groups; }
     int64_t group_filters() const { return filters / groups; }

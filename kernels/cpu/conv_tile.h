@@ -46,10 +46,12 @@ inline void correlate_directly(const Correlation& c, int threads) {
 
 // Prices are good to some 10%, so Winograd's has to be better than that. False: the target is not computed.
 inline bool correlate_by_winograd(const Correlation& c, int threads) {
-    if (!winograd_applies(c) || packing_is_in_vain(c)) return false;
-    const double least = 0.9 * direct_cost(c, threads);
+    if (!winograd_applies(c)) return false;
     const ConvWinograd<2> two(c, threads);
     const ConvWinograd<4> four(c, threads);
+    if (c.winograd < 0) return c.winograd == -4 ? four.run(threads) : two.run(threads);
+    if (packing_is_in_vain(c)) return false;
+    const double least = 0.9 * direct_cost(c, threads);
     if (c.winograd >= 4 && four.cost < std::min(two.cost, least)) return four.run(threads);
     return two.cost < least && two.run(threads);
 }

@@ -27,8 +27,8 @@ inline void pack_winograd_tap(const Correlation& c, const float* w, int64_t chan
 }
 
 template <int M>
-void transform_filter_block(const Correlation& c, int64_t group, int64_t filter, int64_t filters, int64_t channel, int64_t channels,
-                            float* taps, float* to, int64_t point) {
+void transform_filter_block(const Correlation& c, int64_t group, int64_t filter, int64_t filters, int64_t channel,
+                            int64_t channels, float* taps, float* to, int64_t point) {
     const int64_t size = channels * filters, tap = size + lanes;
     for (int u = 0; u < 3; ++u)
         for (int v = 0; v < 3; ++v)
