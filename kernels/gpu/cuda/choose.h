@@ -290,23 +290,22 @@ inline Kernel weight_kernel(const WeightSizes& p, const Tile& tile, Arithmetic a
             ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks, tile.threads};
 }
 
-// The tiles of weight_wgmma.cuh. With few rows a tile of 128 is mostly empty: mma.sync has smaller ones.
-inline bool wgmma_takes_rows(int64_t rows) { return rows > 48; }
-inline Tiles weight_wgmma_tiles(Arithmetic arithmetic) {
-    static const Tile tf32[] = {{128, 128, 128, 2, "WgmmaElements<128, 1, 0>", 1.0}, {128, 64, 128, 3, "WgmmaElements<64, 1, 0>", 1.3},
-                                {128, 32, 128, 4, "WgmmaElements<32, 1, 0>", 2.0}};
-    static const Tile tf32x3[] = {{128, 64, 128, 2, "WgmmaElements<64, 3, %d>", 1.0}, {128, 32, 128, 3, "WgmmaElements<32, 3, %d>", 1.4}};
-    return arithmetic == Arithmetic::Tf32 ? Tiles{tf32, 3} : Tiles{tf32x3, 2};
+// The tiles of weight_wgmma.cuh, for three terms: single TF32 products take less time than preparing hid for them, and mma.sync
+// needs no preparation. With few rows a tile of 128 is mostly empty, and mma.sync has smaller ones.
+inline bool weight_wgmma_takes(Arithmetic arithmetic, int64_t rows) { return arithmetic == Arithmetic::Tf32x3 && rows > 48; }
+inline Tiles weight_wgmma_tiles() {
+    static const Tile tiles[] = {{128, 64, 128, 2, "WgmmaElements<64, %d>", 1.0}, {128, 32, 128, 2, "WgmmaElements<32, %d>", 1.5}};
+    return {tiles, 2};
 }
 
-inline Kernel weight_wgmma_kernel(const WeightSizes& p, const Tile& tile, Arithmetic arithmetic, bool aligned) {
+inline Kernel weight_wgmma_kernel(const WeightSizes& p, const Tile& tile, bool aligned) {
     constexpr int stages = 4;
-    const int floats = p.batch % 4 == 0 && aligned ? 4 : 1, parts = arithmetic == Arithmetic::Tf32 ? 1 : 2;
-    const std::string name = format("weight_acts_wgmma%d_%d_a%d", parts == 1 ? 1 : 3, tile.columns, floats);
+    const int floats = p.batch % 4 == 0 && aligned ? 4 : 1;
+    const std::string name = format("weight_acts_wgmma3_%d_a%d", tile.columns, floats);
     const std::string call = format("weight_acts_wgmma<%s, %d, %d>", format(tile.type, promotion(0)).c_str(), floats, stages);
     return {name, instance(name, tile.threads, tile.per_processor, "WeightSizes", call),
             ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks, tile.threads,
-            stages * 4 * (16 * tile.rows + parts * 4 * (4 * tile.columns + 8))};
+            stages * 4 * 16 * (tile.rows + 2 * tile.columns)};
 }
 
 // What fits the kernels' 32-bit indices: sizes, pixels of an image, blocks.

@@ -69,6 +69,18 @@ struct HopperLibraries {
     }
 };
 
+// Whether all of it is there; says so once if not.
+inline bool has_hopper_libraries() {
+    static bool warned = false;
+    const bool complete = HopperLibraries::get().complete;
+    if (!complete && !warned) {
+        PyErr_WarnEx(PyExc_RuntimeWarning, "layoutopt: NVRTC or the driver's functions are not found, slower kernels than this GPU's best are taken", 1);
+        PyErr_Clear();
+        warned = true;
+    }
+    return complete;
+}
+
 // The binary of a text; empty, with the compiler's words in `log`, if it cannot be compiled.
 inline std::string hopper_binary(const std::string& text, std::string& log) {
     const HopperLibraries& lib = HopperLibraries::get();

@@ -29,7 +29,7 @@ int run(const ConvCall& call, std::vector<const char*> files, const Kernel& kern
 }
 
 inline bool has_wgmma(const ConvCall& call, Arithmetic how) {
-    return call.device.compute == 90 && how != Arithmetic::Scalar && HopperLibraries::get().complete;
+    return call.device.compute == 90 && how != Arithmetic::Scalar && has_hopper_libraries();
 }
 
 // By wgmma: filters packed, then the correlation. DECLINED where the device, the arithmetic or the workspace is another.
@@ -40,7 +40,7 @@ inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithm
     const int64_t bytes = 4 * packed_floats(k, variant);
     if (bytes > call.workspace || pack_threads(k, variant) >= int64_t(1) << 31) return DECLINED;
     const Kernel pack = pack_kernel(k, variant, gradient), kernel = wgmma_kernel(p, variant);
-    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma_tile.cuh", "cuda/wgmma.cuh"},
+    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma_ptx.cuh", "cuda/wgmma_tile.cuh", "cuda/wgmma.cuh"},
                           kernel.name.c_str(), "", 0, kernel.instance};
     if (!hopper_function(call.device, program, kernel.shared)) return DECLINED;
     Workspace scratch;
@@ -88,9 +88,9 @@ inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Til
     const bool whole = aligned(call.images) && aligned(call.outputs);
     if (!by_wgmma)
         return run(call, {"cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"}, weight_kernel(p, tile, how, whole), call.images, call.outputs, target, p);
-    const Kernel kernel = weight_wgmma_kernel(p, tile, how, whole);
+    const Kernel kernel = weight_wgmma_kernel(p, tile, whole);
     const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/weight_tiles.cuh", "cuda/weight_acts.cuh",
-                           "cuda/wgmma_tile.cuh", "cuda/weight_wgmma.cuh"}, kernel.name.c_str(), "", 0, kernel.instance};
+                           "cuda/wgmma_ptx.cuh", "cuda/wgmma_tile.cuh", "cuda/weight_wgmma.cuh"}, kernel.name.c_str(), "", 0, kernel.instance};
     const Grid grid{{size_t(kernel.blocks), 1, size_t(p.groups)}, {size_t(kernel.threads), 1, 1}, size_t(kernel.shared)};
     return hopper_launch(call.device, program, grid, call.images, call.outputs, target, p);
 }
@@ -99,7 +99,7 @@ inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Til
 inline int weight_sums(const ConvCall& call, Arithmetic how, bool by_wgmma) {
     WeightSizes p = weight_sizes(call.s);
     const int64_t rows = int64_t(p.channels) * p.filter_h * p.filter_w, elements = rows * call.s.filters, positions = int64_t(p.out_h) * p.out_w;
-    const Tile& tile = *cheapest(by_wgmma ? weight_wgmma_tiles(how) : weight_tiles(how), rows, p.filters);
+    const Tile& tile = *cheapest(by_wgmma ? weight_wgmma_tiles() : weight_tiles(how), rows, p.filters);
     const auto fits_workspace = [&](int64_t chunks) { return chunks == 1 || 4 * elements * chunks <= call.workspace; };
     p.positions = int(call.split && fits_workspace(ceil_div(positions, call.split)) ? std::min(call.split, positions)
                                                                                    : choose_positions(p, tile, call.device.processors, call.workspace));
@@ -117,7 +117,7 @@ inline int weight_acts(const ConvCall& call) {
     if (!takes(call)) return DECLINED;
     const ConvShape& s = call.s;
     const Arithmetic how = arithmetic(call, s.out_h * s.out_w * s.batch);
-    const bool by_wgmma = has_wgmma(call, how) && wgmma_takes_rows(s.group_channels() * s.filter_h * s.filter_w);
+    const bool by_wgmma = has_wgmma(call, how) && weight_wgmma_takes(how, s.group_channels() * s.filter_h * s.filter_w);
     const int done = by_wgmma ? weight_sums(call, how, true) : DECLINED;
     return done != DECLINED ? done : weight_sums(call, how, false);
 }

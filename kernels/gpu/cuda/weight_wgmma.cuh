@@ -1,16 +1,15 @@
 // WeightActs by wgmma: filter elements (c, u, v) are the rows, filters the columns. Steps, copies and target are weight_acts.cuh's.
 //
-// Nothing prepares hid, of which this is the only reader: when a step's copies are in, each thread rounds or splits the pieces
-// that it copied, in shared memory. Four terms' columns are 32 bytes further apart than they are long, so that the four chunks of two
-// neighbouring rows lie in different banks.
-template <int N, int Terms, int Promotion>
-struct WgmmaElements : WgmmaTile<N, Terms, Promotion, 8> {
-    using Base = WgmmaTile<N, Terms, Promotion, 8>;
+// hid has no other reader that would want it prepared: when a step's copies are in, each thread splits the pieces that it copied, in
+// shared memory. That and the addresses are what this kernel spends beside the products: 75 TFLOP/s where correlation has 107.
+template <int N, int Promotion>
+struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
+    using Base = WgmmaTile<N, 3, Promotion, false>;
     using typename Base::Fragments;
     using Base::warp, Base::g, Base::q, Base::sum;
     static constexpr int Rows = 128, Columns = N;
 
-    static __device__ __forceinline__ int hid_place(int row, int chunk) { return chunk * Base::four_terms + 4 * row; }
+    static constexpr auto hid_place = ::place;  // which is the swizzle that the tensor cores know
 
     // Row m of product m / 64 is row m % 16 of warp m / 16 % 4: conflict-free, as the swizzle spreads 8 rows over all banks.
     __device__ __forceinline__ void load(Fragments& f, const float* rows) const {
@@ -28,14 +27,9 @@ struct WgmmaElements : WgmmaTile<N, Terms, Promotion, 8> {
 #pragma unroll
         for (int n = 0; n < mine.count; ++n) {
             float4* high = reinterpret_cast<float4*>(hid + hid_place(mine.row + n * mine.rows_apart, mine.chunk));
-            const float4 v = *high;
-            if constexpr (Terms == 1) {
-                *high = make_float4(rounded(v.x), rounded(v.y), rounded(v.z), rounded(v.w));
-            } else {
-                const float4 h = make_float4(high_part(v.x), high_part(v.y), high_part(v.z), high_part(v.w));
-                *high = h;
-                high[Base::part_floats / 4] = make_float4(v.x - h.x, v.y - h.y, v.z - h.z, v.w - h.w);
-            }
+            const float4 v = *high, h = make_float4(high_part(v.x), high_part(v.y), high_part(v.z), high_part(v.w));
+            *high = h;
+            high[Base::part_floats / 4] = make_float4(v.x - h.x, v.y - h.y, v.z - h.z, v.w - h.w);
         }
     }
 
@@ -54,7 +48,7 @@ struct WgmmaElements : WgmmaTile<N, Terms, Promotion, 8> {
 // As correlate_wgmma.
 template <class Tile, int FLOATS, int STAGES>
 __device__ __forceinline__ void weight_acts_wgmma(const float* images, const float* hid, float* target, const WeightSizes& p) {
-    extern __shared__ __align__(128) float shared[];
+    extern __shared__ __align__(1024) float shared[];
     constexpr int row_floats = STEP * Tile::Rows, stage_floats = row_floats + Tile::column_floats;
     const auto rows = [&](int s) { return shared + s % STAGES * stage_floats; };
     const auto columns = [&](int s) { return shared + s % STAGES * stage_floats + row_floats; };

@@ -4,8 +4,8 @@
 // Which image stands in which row of a fragment is free: warp w has rows 16w..16w+15 of both products; lane 4g+q holds rows g and g+8,
 // and lets them be images 32w + 4g + 0..3: a 16-byte load each term, 16-byte stores.
 template <int N, int Terms, int Promotion>
-struct WgmmaImages : WgmmaTile<N, Terms, Promotion> {
-    using Base = WgmmaTile<N, Terms, Promotion>;
+struct WgmmaImages : WgmmaTile<N, Terms, Promotion, true> {
+    using Base = WgmmaTile<N, Terms, Promotion, true>;
     using typename Base::Fragments;
     using Base::warp, Base::g, Base::q, Base::sum;
     static constexpr int Rows = N, Columns = 128;  // as correlate.cuh counts them: filters, images
