@@ -59,6 +59,7 @@ C01B_AVERAGE_GRADIENT, C01B_AVERAGE_GRADIENT_START = 0.12e-9, 6.5
 CONVERSION_SHARE = 0.9
 REST_TO_C01B, REST_STREAMED, REST_TO_BC01 = 4.5e-9, 9.5e-9, 1.7e-9
 STREAMED = 2 << 20  # bytes
+VIEW = 0.5e-6  # seconds of a conversion that moves nothing: less than a copy, and not to be made for nothing
 # Of a core's bandwidth.
 STRIDED_COPY_SHARE = 0.15  # numpy's copy of a transposed view, on one core
 

@@ -25,7 +25,7 @@ from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.opt import MakeVector
 from theano.tensor.subtensor import IncSubtensor, Subtensor
 
-from .cost import Machine
+from .cost import VIEW, Machine
 from .layout import C01B, is_view
 
 PROVEN, PRESENT, ASSUMED = 0, 1, 2
@@ -146,7 +146,7 @@ class Shapes:
     def conversion_seconds(self, variable, to=C01B):
         """Time of one conversion of this value, in either layout, into the other one, `to`: measured, or predicted."""
         if is_view(variable.broadcastable):
-            return 0.0
+            return VIEW
         if (variable, to) in self.timed:
             return self.timed[variable, to]
         return self.machine.conversion_seconds(self.bytes(variable), self.estimate(variable)[0], to)

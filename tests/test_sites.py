@@ -610,15 +610,22 @@ def test_assumed_sizes_can_be_set():
 # Shapes: hints.
 
 
-def test_hints_are_sizes_at_present_and_of_inputs_only():
+def test_hints_are_sizes_at_present_and_of_the_inputs_they_come_from():
     fgraph, shapes = graph_of(tt.sqr(X))
     out, = fgraph.outputs
     x, = out.owner.inputs
     shapes.hint(x, (8, None, 9, None))
-    shapes.hint(out, (1, 1, 1, 1))
-    assert shapes.present(x) == shapes.present(out) == (8, None, 9, None)
+    shapes.hint(out, (1, None, 1, 7))  # the first hint holds
+    assert shapes.present(x) == shapes.present(out) == (8, None, 9, 7)
     assert shapes.sizes(x, PROVEN) == UNKNOWN
-    assert shapes.estimate(out) == (8, 32, 9, 32)
+    assert shapes.estimate(out) == (8, 32, 9, 7)
+
+
+def test_hints_of_what_no_single_input_decides_tell_nothing():
+    fgraph, shapes = graph_of(tt.concatenate([X, X], axis=2))
+    out, = fgraph.outputs
+    shapes.hint(out, (8, None, 30, None))
+    assert shapes.present(out) == (8, None, None, None)
 
 
 def test_a_later_hint_adds_to_an_earlier_one_and_to_what_was_read():
