@@ -20,7 +20,7 @@ from theano.sandbox.rng_mrg import mrg_uniform_base
 from theano.scalar import ScalarOp
 from theano.tensor.basic import (Alloc, Join, NotScalarConstantError, Rebroadcast, Reshape, ScalarFromTensor,
                                  TensorFromScalar, get_scalar_constant_value, get_vector_length)
-from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise, Prod
 from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.opt import MakeVector
 from theano.tensor.subtensor import IncSubtensor, Subtensor
@@ -348,19 +348,28 @@ def _is_switch(node):
     return _scalar_op(node, scalar.Switch)
 
 
-def _factors(size):
+def factors(size):
     """(number, list of variables) whose product a size is."""
     if isinstance(size, Constant):
         return int(size.data), []
-    if size.owner is None or not _scalar_op(size.owner, scalar.Mul):
+    if size.owner is None:
         return 1, [size]
-    numbers, variables = zip(*map(_factors, size.owner.inputs))
+    parts = size.owner.inputs if _scalar_op(size.owner, scalar.Mul) else _elements(size.owner)
+    if not parts:
+        return 1, [size]
+    numbers, variables = zip(*map(factors, parts))
     return int(np.prod(numbers, dtype=np.int64)), sum(variables, [])
+
+
+def _elements(node):
+    """The scalars of which a node gives the product, as in prod(shape[1:]); none for any other node."""
+    vector = node.inputs[0].owner if isinstance(node.op, Prod) else None
+    return vector.inputs if vector is not None and isinstance(vector.op, MakeVector) else []
 
 
 def _quotient(node):
     """Of (n * k) // k, as shape inference has it for a Reshape to -1: n, whatever k is. Else None."""
-    (number, left), (divisor, right) = map(_factors, node.inputs)
+    (number, left), (divisor, right) = map(factors, node.inputs)
     for variable in right:
         if variable not in left:
             return None

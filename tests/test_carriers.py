@@ -426,6 +426,8 @@ RESHAPES = [
     Sample("(-1, 24), the rest proven", lambda new: images(new).reshape((-1, 24)), C01B),
     Sample("(-1, 6, 4), the rest proven", lambda new: images(new).reshape((-1, 6, 4)), C01B),
     Sample("(-1, half, 2)", lambda new: images(new).reshape((-1, 12, 2)), C01B),
+    Sample("(-1, all else)", on_images(lambda x: x.reshape((-1, x.shape[1] * x.shape[2] * x.shape[3]))), C01B),
+    Sample("(-1, shape[3], all else)", on_images(lambda x: x.reshape((-1, x.shape[3], x.shape[1] * x.shape[2]))), C01B),
     # the present sizes say so
     Sample("shared, its present size", lambda new: new.shared(5, 4, 3, 2).reshape((5, 24)), C01B),
     Sample("shared, -1", lambda new: new.shared(5, 4, 3, 2).reshape((-1, 1, 24)), C01B),
@@ -433,6 +435,7 @@ RESHAPES = [
     Sample("shared, merges", lambda new: new.shared(5, 4, 3, 2).reshape((20, 6)), None),
     # the batch changes
     Sample("(-1, 12) merges", lambda new: images(new).reshape((-1, 12)), None),
+    Sample("(-1, shape[2], 2) merges", on_images(lambda x: x.reshape((-1, x.shape[2], 2))), None),
     Sample("(-1, shape[1]) merges", on_images(lambda x: x.reshape((-1, x.shape[1]))), None),
     Sample("(-1, shape[1] * 3) merges", on_images(lambda x: x.reshape((-1, x.shape[1] * 3))), None),
     Sample("(-1, 2), constant, merges", on_images(lambda x: x.reshape((-1, 2))), None),

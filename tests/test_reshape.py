@@ -88,3 +88,16 @@ def test_a_shape_by_minus_one_after_sizes_that_were_told():
     f = check([x], [out] + T.grad(out.sum(), [w, w2]), [value])
     assert op_count(f, *BC01_OPS) == op_count(f, ReshapeC01B) == 0
     assert conversions(f) == ["FilterActs", "WeightActs", "WeightActs", "w", "w2", "x"]
+
+
+@pytest.mark.parametrize("rest", [
+    lambda h: (T.prod(h.shape[1:]),), lambda h: (h.shape[1] * h.shape[2] * h.shape[3],),
+    lambda h: (h.shape[1], h.shape[2] * h.shape[3])], ids=["prod", "product", "by channels"])
+def test_minus_one_and_all_else_by_name(rest):
+    """Images of no known size: what is named after -1 is proven to be all else, factor by factor."""
+    x, value = images((16, 4, 6, 5))
+    h = T.nnet.relu(conv2d(x, weights(3, 4)))
+    flat = h.reshape((-1,) + rest(h))
+    out = flat.sum(axis=tuple(range(1, flat.ndim)))
+    f = check([x], [out], [value])
+    assert conversions(f) == ["w", "x"]

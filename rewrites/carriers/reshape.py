@@ -3,14 +3,18 @@
 Most do so provably. Where a program names a number of images, or writes -1, only the sizes at hand may say so; then an op
 serves that is right in either case, and fast in this one.
 """
+from collections import Counter
+
 import numpy as np
-from theano.tensor import Constant, Reshape, as_tensor_variable
+from theano.tensor import (Constant, NotScalarConstantError, Reshape, as_tensor_variable,
+                           get_scalar_constant_value)
 from theano.tensor.opt import MakeVector
 
 from layoutopt.kernels.reshape import ReshapeC01B
 
 from ..layout import rotate
-from ..shapes import PROVEN
+from ..shapes import PROVEN, factors
+from ..sums import Sums, number
 from ..versions import BC01, C01B, Choice, Version, as_written
 from .registry import carries
 
@@ -29,8 +33,30 @@ def _elements(shape):
     if isinstance(shape, Constant):
         return [int(size) for size in shape.data]
     if shape.owner is not None and isinstance(shape.owner.op, MakeVector):
-        return [int(x.data) if isinstance(x, Constant) else x for x in shape.owner.inputs]
+        return [_number_or(x) for x in shape.owner.inputs]
     return None
+
+
+def _number_or(size):
+    try:
+        return int(get_scalar_constant_value(size))
+    except NotScalarConstantError:
+        return size
+
+
+def _same_factors(x, sizes, shapes):
+    """Whether axes 1.. of `x` provably hold as many elements as `sizes`, numbers and scalars, have as their product."""
+    sums = Sums(shapes)
+    before = [sums.size(x, axis) for axis in range(1, x.ndim)]
+    after = []
+    for count, variables in (factors(as_tensor_variable(size)) for size in sizes):
+        after += [number(count)] + [sums.of(variable) for variable in variables]
+    return None not in before and _product(before) == _product(after)
+
+
+def _product(sums):
+    """A product of `rewrites.sums`, comparable: the numbers' product, and how often each of the others is in it."""
+    return np.prod([total.known for total in sums if total.known is not None]), Counter(t for t in sums if t.known is None)
 
 
 def keeps_first_axis(node, shapes):
@@ -42,8 +68,11 @@ def keeps_first_axis(node, shapes):
         after = elements[0] if isinstance(elements[0], int) else shapes.origin(elements[0])
         return before is not None and before == after
     rest = shapes.sizes(x, PROVEN)[1:]
-    if elements is not None and None not in rest and all(isinstance(e, int) for e in elements):
-        return np.prod(rest) == np.prod(elements[1:])  # (-1, ...): all else must be the same number of elements
+    if elements is not None:  # (-1, ...): all else must be the same number of elements
+        if None not in rest and all(isinstance(e, int) for e in elements):
+            return np.prod(rest) == np.prod(elements[1:])
+        if _same_factors(x, elements[1:], shapes):
+            return True
     return before is not None and before == shapes.axis_origin(out, 0)
 
 
