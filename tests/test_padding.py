@@ -23,9 +23,11 @@ from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.shapes import Shapes
 from layoutopt.rewrites.sites import pads_of
+from layoutopt.rewrites.sums import Sums
 
 from cheap_mode import few_compilations, mode  # noqa: F401  (a fixture)
 from test_rewrite import conversions, images, op_count, weights, whole
+from test_sites import graph_of
 
 SHAPE = (16, 4, 9, 8)
 PADDING_OPS = (T.Alloc, IncSubtensor, T.Join, T.Split)
@@ -379,3 +381,40 @@ def test_a_plan_that_does_not_pay_leaves_the_graph_as_it_was(monkeypatch):
     record = layoutopt.explain(theano.function([x], outputs, mode=mode(True))).record
     assert not record.applied and [site.note for site in record.sites] == [""] * len(record.sites)
     assert all("pad 0" in site.sizes for site in record.sites)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sizes as sums: pairs that are proven to be equal, and pairs that must not be.
+
+ROWS = X.shape[2]
+NARROW = T.bscalar("narrow")
+
+EQUAL = [
+    (ROWS + 2, 1 + ROWS + 1),
+    ((ROWS - 3) + 1 + 2, ROWS),
+    (2 * (ROWS + 1), ROWS + ROWS + 2),
+    (-(1 - ROWS), ROWS - 1),
+    ((ROWS + 1) // 1, ROWS + 1),
+    ((ROWS + 2 - 1) // 2, (1 + ROWS) // 2),
+    (T.cast(T.cast(ROWS, "int64") + N, "int64"), N + ROWS),
+    (T.maximum(ROWS - 1, N), T.maximum(2 + ROWS - 3, N)),
+]
+DIFFERENT = [
+    (ROWS, X.shape[3]),
+    (ROWS + 1, ROWS),
+    (ROWS // 2 * 2, ROWS),
+    (ROWS // 2, ROWS // 3),
+    (ROWS * N, ROWS + N),
+    (T.cast(NARROW + NARROW, "int64"), 2 * T.cast(NARROW, "int64")),  # 8 bits wrap around
+    (T.cast(ROWS, "int8") + 0 * N, ROWS),
+    (T.cast(ROWS / 2.5, "int64"), T.cast(ROWS / 2.25, "int64")),
+]
+
+
+@pytest.mark.parametrize("pairs, same", [(EQUAL, True), (DIFFERENT, False)], ids=["equal", "different"])
+def test_sums(pairs, same):
+    for pair in pairs:
+        fgraph, shapes = graph_of(*pair)  # as written: Theano would make some of them one
+        sums = Sums(shapes)
+        first, second = (sums.of(size) for size in fgraph.outputs)
+        assert (first == second) == same, (pair, first, second)
