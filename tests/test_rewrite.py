@@ -319,7 +319,8 @@ def test_report_goes_to_a_file_and_never_stops_the_program(tmp_path, monkeypatch
         monkeypatch.setattr(theano.config.layoutopt, "report", str(target))
         f = theano.function([x], layer(x, weights(4, 3)), mode=FLAGGED)
         assert op_count(f, FilterActs) == 1
-    assert (tmp_path / "report.txt").read_text() == str(layoutopt.explain(f)) + "\n"
+    written, now = (tmp_path / "report.txt").read_text().splitlines(), str(layoutopt.explain(f)).splitlines()
+    assert written == [line for line in now if "contiguity copies" not in line]  # counted when the graph is done
     assert "no report in %s: No such file" % target in capsys.readouterr().err
 
 
