@@ -6,15 +6,17 @@ PY := $(VENV)/bin/python
 # An environment knows the path of its checkout: one that was moved or copied along is made again.
 READY := $(VENV)/ready-$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 TORCH := .venv-torch
+GPU := .venv-gpu
 
 export PYTHON PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled code stays in the environment, out of the user's home. The user's own flags come last, so they win.
 export THEANO_FLAGS := base_compiledir="$(CURDIR)/$(VENV)/theano-cache",$(THEANO_FLAGS)
 
-.PHONY: help env demo test bench clean
+.PHONY: help env demo test test-gpu bench clean
 help:
 	@echo 'make demo    trains a convolution net with and without layoutopt and compares'
 	@echo 'make test    runs the tests'
+	@echo 'make test-gpu runs those of the GPU, on DEVICE, by default opencl0:0, which may be a CPU (Debian, Ubuntu)'
 	@echo 'make bench   measures the kernels, next to PyTorch where that can be installed'
 	@echo 'make env     only makes the environment, $(VENV)'
 	@echo 'make clean   removes the environments and what was built'
@@ -36,6 +38,13 @@ demo: $(READY)
 # The user's own .theanorc stays out of it.
 test: $(READY)
 	@THEANORC=/dev/null $(PY) -m pytest $(ARGS)
+
+# pygpu is the system's, for the system's Python, so this environment is another one. Kernels that PoCL has built stay in it.
+test-gpu:
+	@test -e $(GPU)/ready || tools/make-gpu-venv $(GPU)
+	@THEANORC=/dev/null POCL_CACHE_DIR='$(CURDIR)/$(GPU)/pocl-cache' LAYOUTOPT_TESTS_NEED_GPU=1 \
+	  THEANO_FLAGS="$$THEANO_FLAGS",base_compiledir='$(CURDIR)/$(GPU)/theano-cache',device=$(or $(DEVICE),opencl0:0),print_active_device=False \
+	  $(GPU)/bin/python -m pytest $(ARGS) tests/test_gpu_kernels.py tests/test_gpu_rewrites.py
 
 # PyTorch wants another numpy, so it lives in an environment of its own. PIP_INDEX_URL chooses where it comes from (on
 # Linux the default one brings CUDA along).
