@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "conv_shape.h"
 
@@ -27,9 +28,10 @@ struct Tile {
 
 // One kernel of one blocking: what to compile and how to launch it.
 struct Kernel {
-    std::string name;      // of the extern "C" function; tells the variant
-    std::string instance;  // its text, to be compiled behind the files
-    int64_t blocks;
+    std::vector<const char*> files;  // in kernels/gpu, compiled as one text
+    std::string name;                // of the extern "C" function behind them; tells the variant
+    std::string instance;            // that function's text
+    int64_t blocks[3];
     int threads;
     int shared = 0;  // bytes of shared memory besides what it declares
 };
@@ -47,6 +49,12 @@ inline std::string instance(const std::string& name, int threads, int per_proces
                   "%s(const float* a, unsigned long long a_bytes, const float* b, unsigned long long b_bytes,\n"
                   "float* target, unsigned long long target_bytes, %s p) {\n    %s(a + a_bytes / 4, b + b_bytes / 4, target + target_bytes / 4, p);\n}\n",
                   threads, per_processor, name.c_str(), sizes, call.c_str());
+}
+
+// The same around a function of one array and the target.
+inline std::string simple_instance(const std::string& name, const char* sizes, const std::string& call) {
+    return format("extern \"C\" __global__ void %s(const float* a, unsigned long long a_bytes, float* target, unsigned long long target_bytes, %s p) {\n"
+                  "    %s(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n", name.c_str(), sizes, call.c_str());
 }
 
 // What float32 is made of for sums of so many terms. Short sums have little work and a small error: scalar.
@@ -128,8 +136,9 @@ inline Kernel correlate_kernel(const CorrelateSizes& p, const CorrelateVariant& 
     const std::string call = format("correlate<%s, %d, %d, %d, %s>", format(v.tile->type, period).c_str(), v.images, v.row_floats,
                                     v.column_floats, v.flat ? "true" : "false");
     const int64_t positions = ceil_div(int64_t(p.grid_h) * p.grid_w, v.tile->columns / v.images);
-    return {name, instance(name, v.tile->threads, v.tile->per_processor, "CorrelateSizes", call),
-            ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, v.tile->threads};
+    return {{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh"}, name,
+            instance(name, v.tile->threads, v.tile->per_processor, "CorrelateSizes", call),
+            {ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, 1, p.groups}, v.tile->threads};
 }
 
 // The tiles of wgmma.cuh, for compute capability 9.0. There is no scalar one.
@@ -160,8 +169,9 @@ inline Kernel wgmma_kernel(const CorrelateSizes& p, const WgmmaVariant& v) {
     const std::string call = format("correlate_wgmma<%s, %d, %d, %s, %d>", format(v.tile->type, period).c_str(), v.images, v.column_floats,
                                     v.flat ? "true" : "false", stages);
     const int64_t positions = ceil_div(int64_t(p.grid_h) * p.grid_w, 128 / v.images);
-    return {name, instance(name, v.tile->threads, v.tile->per_processor, "CorrelateSizes", call),
-            ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, v.tile->threads,
+    return {{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma_ptx.cuh",
+             "cuda/wgmma_tile.cuh", "cuda/wgmma.cuh"}, name, instance(name, v.tile->threads, v.tile->per_processor, "CorrelateSizes", call),
+            {ceil_div(p.rows, v.tile->rows) * ceil_div(p.batch, v.images) * positions, 1, p.groups}, v.tile->threads,
             stages * 4 * 16 * (v.tile->columns + v.parts * v.tile->rows)};
 }
 
@@ -211,10 +221,11 @@ inline FilterSizes filter_sizes(const ConvShape& s, const CorrelateSizes& p) {
     f.taps_h = p.taps_h, f.taps_w = p.taps_w, f.phases_h = p.phases_h, f.phases_w = p.phases_w;
     return f;
 }
-constexpr const char* transpose_filters_instance =
-    "extern \"C\" __global__ void transpose_filters_kernel(const float* a, unsigned long long a_bytes, float* target, unsigned long long "
-    "target_bytes, FilterSizes p) {\n    transpose_filters(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n";
 inline int64_t filter_floats(const CorrelateSizes& p) { return int64_t(p.depth) * p.taps_h * p.taps_w * p.groups * p.rows; }
+inline Kernel filter_kernel(const FilterSizes& f) {
+    return {{"cuda/sizes.cuh", "cuda/filters.cuh"}, "transpose_filters_kernel", simple_instance("transpose_filters_kernel", "FilterSizes", "transpose_filters"),
+            {ceil_div(f.filters, 32), ceil_div(f.channels, 32), int64_t(f.groups) * f.taps_h * f.taps_w * f.phases_h * f.phases_w}, 256};
+}
 
 // Filters packed for wgmma.cuh: of `packed_floats`, by a kernel of `pack_threads` threads.
 inline PackSizes pack_sizes(const ConvShape& s, const CorrelateSizes& p, bool flat) {
@@ -231,10 +242,8 @@ inline int64_t packed_floats(const PackSizes& k, const WgmmaVariant& v) { return
 
 inline Kernel pack_kernel(const PackSizes& k, const WgmmaVariant& v, bool gradient) {
     const std::string name = format("pack_%d_%d%s", v.tile->rows, v.parts, gradient ? "_gradient" : "");
-    const std::string text = format("extern \"C\" __global__ void %s(const float* a, unsigned long long a_bytes, float* target, unsigned long long "
-                                    "target_bytes, PackSizes p) {\n    pack_filters<%d, %d, %s>(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n",
-                                    name.c_str(), v.tile->rows, v.parts, gradient ? "true" : "false");
-    return {name, text, ceil_div(pack_threads(k, v), 256), 256};
+    const std::string call = format("pack_filters<%d, %d, %s>", v.tile->rows, v.parts, gradient ? "true" : "false");
+    return {{"cuda/sizes.cuh", "cuda/split.cuh", "cuda/pack.cuh"}, name, simple_instance(name, "PackSizes", call), {ceil_div(pack_threads(k, v), 256), 1, 1}, 256};
 }
 
 // The tiles of weight_acts.cuh: rows are elements of a filter, columns filters.
@@ -278,16 +287,21 @@ inline WeightSizes weight_sizes(const ConvShape& s) {
     return p;
 }
 
-constexpr const char* sum_chunks_instance =
-    "extern \"C\" __global__ void sum_chunks_kernel(const float* a, unsigned long long a_bytes, float* target, unsigned long long target_bytes, "
-    "SumSizes p) {\n    sum_chunks(a + a_bytes / 4, target + target_bytes / 4, p);\n}\n";
+inline int64_t weight_blocks(const WeightSizes& p, const Tile& tile) {
+    return ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks;
+}
+
+inline Kernel sum_kernel(const SumSizes& p) {
+    return {{"cuda/sizes.cuh", "cuda/filters.cuh"}, "sum_chunks_kernel", simple_instance("sum_chunks_kernel", "SumSizes", "sum_chunks"),
+            {ceil_div(p.elements, 256), 1, 1}, 256};
+}
 
 inline Kernel weight_kernel(const WeightSizes& p, const Tile& tile, Arithmetic arithmetic, bool aligned) {
     const int floats = p.batch % 4 == 0 && aligned ? 4 : 1;
     const std::string name = format("weight_acts_%s_%dx%d_a%d", suffix(arithmetic), tile.rows, tile.columns, floats);
     const std::string call = format("weight_acts<%s, %d>", format(tile.type, promotion(0)).c_str(), floats);
-    return {name, instance(name, tile.threads, tile.per_processor, "WeightSizes", call),
-            ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks, tile.threads};
+    return {{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"}, name,
+            instance(name, tile.threads, tile.per_processor, "WeightSizes", call), {weight_blocks(p, tile), 1, p.groups}, tile.threads};
 }
 
 // The tiles of weight_wgmma.cuh, for three terms: single TF32 products take less time than preparing hid for them, and mma.sync
@@ -303,9 +317,9 @@ inline Kernel weight_wgmma_kernel(const WeightSizes& p, const Tile& tile, bool a
     const int floats = p.batch % 4 == 0 && aligned ? 4 : 1;
     const std::string name = format("weight_acts_wgmma3_%d_a%d", tile.columns, floats);
     const std::string call = format("weight_acts_wgmma<%s, %d, %d>", format(tile.type, promotion(0)).c_str(), floats, stages);
-    return {name, instance(name, tile.threads, tile.per_processor, "WeightSizes", call),
-            ceil_div(int64_t(p.channels) * p.filter_h * p.filter_w, tile.rows) * ceil_div(p.filters, tile.columns) * p.chunks, tile.threads,
-            stages * 4 * 16 * (tile.rows + 2 * tile.columns)};
+    return {{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/weight_tiles.cuh", "cuda/weight_acts.cuh", "cuda/wgmma_ptx.cuh",
+             "cuda/wgmma_tile.cuh", "cuda/weight_wgmma.cuh"}, name, instance(name, tile.threads, tile.per_processor, "WeightSizes", call),
+            {weight_blocks(p, tile), 1, p.groups}, tile.threads, stages * 4 * 16 * (tile.rows + 2 * tile.columns)};
 }
 
 // What fits the kernels' 32-bit indices: sizes, pixels of an image, blocks.

@@ -19,17 +19,21 @@ inline Arithmetic arithmetic(const ConvCall& call, int64_t terms) {
     return call.tf32 ? Arithmetic::Tf32 : float32_arithmetic(terms);
 }
 
-template <class Sizes>
-int run(const ConvCall& call, std::vector<const char*> files, const Kernel& kernel, const Buffer& a, const Buffer& b,
-        const Buffer& target, const Sizes& sizes) {
-    files.insert(files.begin(), {"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh"});
-    const Program program{files, kernel.name.c_str(), "", 0, kernel.instance};
-    const Grid grid{{size_t(kernel.blocks), 1, size_t(sizes.groups)}, {size_t(kernel.threads), 1, 1}};
-    return launch(call.device, program, grid, a, b, target, sizes);
-}
-
+// wgmma is compute_90a's alone.
 inline bool has_wgmma(const ConvCall& call, Arithmetic how) {
     return call.device.compute == 90 && how != Arithmetic::Scalar && has_hopper_libraries();
+}
+
+inline Program program(const Kernel& k) { return {k.files, k.name.c_str(), "", 0, k.instance}; }
+
+inline Grid grid(const Kernel& k) {
+    return {{size_t(k.blocks[0]), size_t(k.blocks[1]), size_t(k.blocks[2])}, {size_t(k.threads), 1, 1}, size_t(k.shared)};
+}
+
+// By libgpuarray: buffers in the order of the kernel's parameters, then the sizes.
+template <class... Args>
+int run(const ConvCall& call, const Kernel& kernel, const Args&... args) {
+    return launch(call.device, program(kernel), grid(kernel), args...);
 }
 
 // By wgmma: filters packed, then the correlation. DECLINED where the device, the arithmetic or the workspace is another.
@@ -39,22 +43,18 @@ inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithm
     const PackSizes k = pack_sizes(call.s, p, variant.flat);
     const int64_t bytes = 4 * packed_floats(k, variant);
     if (bytes > call.workspace || pack_threads(k, variant) >= int64_t(1) << 31) return DECLINED;
-    const Kernel pack = pack_kernel(k, variant, gradient), kernel = wgmma_kernel(p, variant);
-    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/correlate_tiles.cuh", "cuda/correlate.cuh", "cuda/wgmma_ptx.cuh", "cuda/wgmma_tile.cuh", "cuda/wgmma.cuh"},
-                          kernel.name.c_str(), "", 0, kernel.instance};
-    if (!hopper_function(call.device, program, kernel.shared)) return DECLINED;
+    const Kernel kernel = wgmma_kernel(p, variant);
+    if (!hopper_function(call.device, program(kernel), kernel.shared)) return DECLINED;
     Workspace scratch;
     if (scratch.allocate(call.device, size_t(bytes))) return FAILED;
-    const Program packing{{"cuda/sizes.cuh", "cuda/split.cuh", "cuda/pack.cuh"}, pack.name.c_str(), "", 0, pack.instance};
-    if (launch(call.device, packing, Grid{{size_t(pack.blocks), 1, 1}, {size_t(pack.threads), 1, 1}}, call.filters, scratch.buffer(), k)) return FAILED;
-    const Grid grid{{size_t(kernel.blocks), 1, size_t(p.groups)}, {size_t(kernel.threads), 1, 1}, size_t(kernel.shared)};
-    return hopper_launch(call.device, program, grid, images, scratch.buffer(), target, p);
+    if (run(call, pack_kernel(k, variant, gradient), call.filters, scratch.buffer(), k)) return FAILED;
+    return hopper_launch(call.device, program(kernel), grid(kernel), images, scratch.buffer(), target, p);
 }
 
 // By mma.sync or scalar: on filters as they are, or, for the gradient, rearranged.
 inline int correlate(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, const Buffer& images, const Buffer& weights, const Buffer& target) {
     const CorrelateVariant variant = choose_correlate(p, how, aligned(weights), aligned(images) && aligned(target));
-    return run(call, {"cuda/correlate_tiles.cuh", "cuda/correlate.cuh"}, correlate_kernel(p, variant, how), images, weights, target, p);
+    return run(call, correlate_kernel(p, variant, how), images, weights, target, p);
 }
 
 inline int filter_acts(const ConvCall& call) {
@@ -72,27 +72,20 @@ inline int image_acts(const ConvCall& call) {
     const int done = correlate_wgmma(call, p, how, true, call.outputs, call.images);
     if (done != DECLINED) return done;
     const FilterSizes f = filter_sizes(call.s, p);
-    const size_t tiles[3] = {size_t(ceil_div(f.filters, 32)), size_t(ceil_div(f.channels, 32)),
-                             size_t(f.groups) * f.taps_h * f.taps_w * f.phases_h * f.phases_w};
-    if (4 * filter_floats(p) > call.workspace || tiles[1] > 65535 || tiles[2] > 65535) return DECLINED;
+    const Kernel rearrange = filter_kernel(f);
+    if (4 * filter_floats(p) > call.workspace || rearrange.blocks[1] > 65535 || rearrange.blocks[2] > 65535) return DECLINED;
     Workspace scratch;
     if (scratch.allocate(call.device, size_t(4 * filter_floats(p)))) return FAILED;
-    const Program program{{"cuda/sizes.cuh", "cuda/filters.cuh"}, "transpose_filters_kernel", "", 0, transpose_filters_instance};
-    const Grid grid{{tiles[0], tiles[1], tiles[2]}, {256, 1, 1}};
-    if (launch(call.device, program, grid, call.filters, scratch.buffer(), f)) return FAILED;
+    if (run(call, rearrange, call.filters, scratch.buffer(), f)) return FAILED;
     return correlate(call, p, how, call.outputs, scratch.buffer(), call.images);
 }
 
 // One launch of the kernel that sums over chunks of positions, by wgmma or else.
 inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Tile& tile, Arithmetic how, bool by_wgmma, const Buffer& target) {
     const bool whole = aligned(call.images) && aligned(call.outputs);
-    if (!by_wgmma)
-        return run(call, {"cuda/weight_tiles.cuh", "cuda/weight_acts.cuh"}, weight_kernel(p, tile, how, whole), call.images, call.outputs, target, p);
+    if (!by_wgmma) return run(call, weight_kernel(p, tile, how, whole), call.images, call.outputs, target, p);
     const Kernel kernel = weight_wgmma_kernel(p, tile, whole);
-    const Program program{{"cuda/sizes.cuh", "cuda/ptx.cuh", "cuda/split.cuh", "cuda/weight_tiles.cuh", "cuda/weight_acts.cuh",
-                           "cuda/wgmma_ptx.cuh", "cuda/wgmma_tile.cuh", "cuda/weight_wgmma.cuh"}, kernel.name.c_str(), "", 0, kernel.instance};
-    const Grid grid{{size_t(kernel.blocks), 1, size_t(p.groups)}, {size_t(kernel.threads), 1, 1}, size_t(kernel.shared)};
-    return hopper_launch(call.device, program, grid, call.images, call.outputs, target, p);
+    return hopper_launch(call.device, program(kernel), grid(kernel), call.images, call.outputs, target, p);
 }
 
 // Partial sums of chunks of positions, then their sum, if there is more than one.
@@ -108,9 +101,8 @@ inline int weight_sums(const ConvCall& call, Arithmetic how, bool by_wgmma) {
     Workspace scratch;
     if (scratch.allocate(call.device, size_t(4 * elements * p.chunks))) return FAILED;
     if (const int failed = weight_partials(call, p, tile, how, by_wgmma, scratch.buffer())) return failed;
-    const Program program{{"cuda/sizes.cuh", "cuda/filters.cuh"}, "sum_chunks_kernel", "", 0, sum_chunks_instance};
-    const Grid grid{{size_t(ceil_div(elements, 256)), 1, 1}, {256, 1, 1}};
-    return launch(call.device, program, grid, scratch.buffer(), call.filters, SumSizes{int(elements), p.chunks});
+    const SumSizes sum = {int(elements), p.chunks};
+    return run(call, sum_kernel(sum), scratch.buffer(), call.filters, sum);
 }
 
 inline int weight_acts(const ConvCall& call) {

@@ -102,7 +102,7 @@ struct WeightCopies {
         const int valid = min(p.batch - image, STEP);
 #pragma unroll
         for (int n = 0; n < rows.count; ++n)
-            copy_four<FLOATS>(shared_rows + place(rows.row + n * rows.rows_apart, rows.chunk), pixel[n] + image,
+            copy_four<FLOATS>(shared_rows + tile_place(rows.row + n * rows.rows_apart, rows.chunk), pixel[n] + image,
                               inside >> n & 1 ? min(max(valid - 4 * rows.chunk, 0), 4) : 0);
 #pragma unroll
         for (int n = 0; n < columns.count; ++n)

@@ -7,10 +7,10 @@
 
 constexpr int STEP = 16;  // terms a step: four chunks
 
-__device__ __forceinline__ int place(int row, int chunk) { return row * STEP + 4 * (chunk ^ ((row >> 1) & 3)); }
+__device__ __forceinline__ int tile_place(int row, int chunk) { return row * STEP + 4 * (chunk ^ ((row >> 1) & 3)); }
 
 __device__ __forceinline__ float4 four(const float* tile, int row, int chunk) {
-    return *reinterpret_cast<const float4*>(tile + place(row, chunk));
+    return *reinterpret_cast<const float4*>(tile + tile_place(row, chunk));
 }
 
 // Scalar multiply-adds: thread (y, x) has rows y + i*threads_y and columns x + j*threads_x. M rows' four terms are kept,
@@ -20,7 +20,7 @@ struct FfmaTile {
     static constexpr int Rows = Rows_, Columns = Columns_;
     static constexpr int threads_y = Rows / M, threads_x = Columns / N, threads = threads_y * threads_x;
     static constexpr int promotion = 0;
-    static constexpr auto hid_place = place;
+    static constexpr auto hid_place = tile_place;
     float sums[M][N];
     int y, x;
 
@@ -66,7 +66,7 @@ struct MmaTile {
     static constexpr int warps_y = Rows / WarpRows, warps_x = Columns / WarpColumns, threads = 32 * warps_y * warps_x;
     static constexpr int promotion = Promotion;
     static constexpr int M = WarpRows / 8, N = WarpColumns / 8;
-    static constexpr auto hid_place = place;
+    static constexpr auto hid_place = tile_place;
     float partial[M / 2][N][4];
     float sums[Promotion ? M / 2 : 1][Promotion ? N : 1][4];
     int first_row, first_column, g, q;

@@ -9,7 +9,7 @@ struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
     using Base::warp, Base::g, Base::q, Base::sum;
     static constexpr int Rows = 128, Columns = N;
 
-    static constexpr auto hid_place = ::place;  // which is the swizzle that the tensor cores know
+    static constexpr auto hid_place = tile_place;  // which is the swizzle that the tensor cores know
 
     // Row m of product m / 64 is row m % 16 of warp m / 16 % 4: conflict-free, as the swizzle spreads 8 rows over all banks.
     __device__ __forceinline__ void load(Fragments& f, const float* rows) const {
@@ -19,7 +19,7 @@ struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
             for (int product = 0; product < 2; ++product)
 #pragma unroll
                 for (int n = 0; n < 4; ++n)
-                    this->set(f, k, product, n, rows[place(64 * product + 16 * warp + 8 * (n % 2) + g, 2 * k + n / 2) + q]);
+                    this->set(f, k, product, n, rows[tile_place(64 * product + 16 * warp + 8 * (n % 2) + g, 2 * k + n / 2) + q]);
     }
 
     __device__ __forceinline__ void prepare(float* hid) const {
@@ -48,7 +48,7 @@ struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
 // As correlate_wgmma.
 template <class Tile, int FLOATS, int STAGES>
 __device__ __forceinline__ void weight_acts_wgmma(const float* images, const float* hid, float* target, const WeightSizes& p) {
-    extern __shared__ __align__(1024) float shared[];
+    float* const shared = launched_shared();
     constexpr int row_floats = STEP * Tile::Rows, stage_floats = row_floats + Tile::column_floats;
     const auto rows = [&](int s) { return shared + s % STAGES * stage_floats; };
     const auto columns = [&](int s) { return shared + s % STAGES * stage_floats + row_floats; };

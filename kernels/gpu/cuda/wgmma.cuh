@@ -65,7 +65,7 @@ struct PackedWeights {
 // step s - 1's, whose stage the next copies may overwrite.
 template <class Tile, int IMAGES, int COLUMN_FLOATS, bool FLAT, int STAGES>
 __device__ __forceinline__ void correlate_wgmma(const float* source, const float* weights, float* target, const CorrelateSizes& p) {
-    extern __shared__ __align__(128) float shared[];
+    float* const shared = launched_shared();
     constexpr int image_floats = STEP * Tile::Columns, stage_floats = image_floats + Tile::column_floats;
     const auto images = [&](int s) { return shared + s % STAGES * stage_floats; };
     const auto filters = [&](int s) { return shared + s % STAGES * stage_floats + image_floats; };

@@ -12,11 +12,20 @@ __device__ __forceinline__ unsigned long long shared_matrix(const float* tile, i
     return address >> 4 | next_terms >> 4 << 16 | next_columns >> 4 << 32 | swizzle << 62;
 }
 
+// The shared memory that a launch asks for: more than a kernel may declare.
+__device__ __forceinline__ float* launched_shared() {
+    extern __shared__ __align__(1024) float shared[];
+    return shared;
+}
+
 // Ordinary writes to shared memory (copies) become visible to the tensor cores.
 __device__ __forceinline__ void writes_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ __forceinline__ void registers_to_tensor_cores() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void products_issued() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void products_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+
+// The compiler shall not read this before the wait that stands in front.
+__device__ __forceinline__ void written_by_tensor_cores(float& x) { asm volatile("" : "+f"(x)::"memory"); }
 
 // sums = a * b + (add ? sums : 0): 64 rows, N columns, 8 terms. sums[4*j + 2*h + e] is row 16w + g + 8h, column 8j + 2q + e.
 __device__ __forceinline__ void wgmma(float (&c)[16], const float (&a)[4], unsigned long long b, bool add) {

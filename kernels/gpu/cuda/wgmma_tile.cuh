@@ -65,7 +65,7 @@ struct WgmmaTile {
 #pragma unroll
         for (auto& product : partial)
 #pragma unroll
-            for (float& x : product) asm volatile("" : "+f"(x)::"memory");  // the compiler shall not use them earlier
+            for (float& x : product) written_by_tensor_cores(x);
         if constexpr (Promotion != 0) {
             if (++unpromoted < Promotion && !last) return;
             unpromoted = 0;
