@@ -1,8 +1,8 @@
 """The CUDA kernels' texts, run by the host: every index, mask and fragment, without a GPU.
 
 Each case asks ``choose.h`` for its kernels, as the launcher does, and compiles the same texts with a header that plays CUDA
-(``cuda_on_host/cuda_on_host.h``). Operands are small whole numbers, which TF32 holds and whose sums are exact, so results equal the
-numpy reference's to the last bit. What a host cannot show, races and the hardware's own rounding, is `benchmarks/gpu_check.py`'s business.
+(``cuda_on_host/cuda_on_host.h``). Operands are small whole numbers, which TF32 holds and whose sums are exact, so results
+equal the numpy reference's to the last bit. What a host cannot show, races and the hardware's rounding, takes a GPU.
 """
 import ctypes
 import os
@@ -58,8 +58,9 @@ def outputs(case):
 
 
 def compiled(library, *arguments):
-    subprocess.run([COMPILER, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-I" + HERE, "-I" + GPU_SOURCES + "/cuda", "-I" + CPU_HEADERS,
-                    *arguments, "-o", str(library)], check=True, timeout=600)
+    folders = ["-I" + folder for folder in (HERE, os.path.join(GPU_SOURCES, "cuda"), CPU_HEADERS)]
+    subprocess.run([COMPILER, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", *folders, *arguments, "-o", str(library)],
+                   check=True, timeout=600)
     return ctypes.CDLL(str(library))
 
 

@@ -62,7 +62,8 @@ int weights(const ConvShape& s, Arithmetic how, bool wgmma, int positions, Launc
 extern "C" int choices(int op, const int64_t* shape, int arithmetic, int wgmma, int positions, Launch* out) {
     ConvShape s = {};
     s.channels = shape[0], s.height = shape[1], s.width = shape[2], s.batch = shape[3];
-    s.filters = shape[4], s.filter_h = shape[5], s.filter_w = shape[6], s.groups = shape[7], s.out_h = shape[8], s.out_w = shape[9];
+    s.filters = shape[4], s.filter_h = shape[5], s.filter_w = shape[6], s.groups = shape[7], s.out_h = shape[8],
+    s.out_w = shape[9];
     s.stride_y = shape[10], s.stride_x = shape[11], s.pad_y = shape[12], s.pad_x = shape[13], s.flip = shape[14] != 0;
     const Arithmetic how = static_cast<Arithmetic>(arithmetic);
     return op == 2 ? weights(s, how, wgmma != 0, positions, out) : correlation(s, op == 1, how, wgmma != 0, out);

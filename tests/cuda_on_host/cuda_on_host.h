@@ -1,8 +1,9 @@
 // CUDA's execution of a kernel, block after block, on one thread of the host: enough of it for the texts in kernels/gpu/cuda.
 //
-// A block's threads are fibers; one runs until it waits at a barrier, then the next. Asynchronous copies are done at once, so that
-// races between copies and barriers do not show (compute-sanitizer looks for those), but every index does: copies are checked
-// against the arrays given, and counted as violations where they read outside, lie about their alignment or copy too much.
+// A block's threads are fibers; one runs until it waits at a barrier, then the next. Asynchronous copies are done at
+// once, so that races between copies and barriers do not show (compute-sanitizer looks for those), but every index does:
+// copies are checked against the arrays given, and counted as violations where they read outside, lie about their
+// alignment or copy too much.
 #pragma once
 #include <ucontext.h>
 
@@ -26,7 +27,9 @@ struct float4 {
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 template <class T>
-T __ldg(const T* p) { return *p; }
+T __ldg(const T* p) {
+    return *p;
+}
 struct Index {
     int x = 0, y = 0, z = 0;
 };
@@ -128,8 +131,8 @@ template <int Floats>
 void copy_async(float* shared, const float* global, int valid) {
     const char* from = reinterpret_cast<const char*>(global);
     const bool inside = valid == 0 || std::any_of(arrays.begin(), arrays.end(), [&](const Array& a) {
-        return from >= a.begin && from + 4 * valid <= a.end;
-    });
+                            return from >= a.begin && from + 4 * valid <= a.end;
+                        });
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(global) | reinterpret_cast<uintptr_t>(shared);
     const bool good = inside && valid >= 0 && valid <= Floats && addresses % (4 * Floats) == 0;
     violations += !good;
@@ -150,7 +153,8 @@ inline void mma(float (&c)[4], float a0, float a1, float a2, float a3, float b0,
     Block::get().barrier(32 * warp, 32);
     for (int e = 0; e < 4; ++e) {
         const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
-        for (int k = 0; k < 8; ++k) c[e] += a[warp][4 * (row % 8) + k % 4][row / 8 + 2 * (k / 4)] * b[warp][4 * column + k % 4][k / 4];
+        for (int k = 0; k < 8; ++k)
+            c[e] += a[warp][4 * (row % 8) + k % 4][row / 8 + 2 * (k / 4)] * b[warp][4 * column + k % 4][k / 4];
     }
     Block::get().barrier(32 * warp, 32);
 }
@@ -187,7 +191,8 @@ void wgmma(float (&c)[Count], const float (&a)[4], unsigned long long b, bool ad
     for (int n = 0; n < Count; ++n) {
         const int half = n / 2 % 2, column = n / 4 * 8 + 2 * q + n % 2;
         if (!add) c[n] = 0;
-        for (int k = 0; k < 8; ++k) c[n] += rows[32 * warp + 4 * g + k % 4][half + 2 * (k / 4)] * as_tf32(matrix_element(b, column, k, 2 * Count));
+        for (int k = 0; k < 8; ++k)
+            c[n] += rows[32 * warp + 4 * g + k % 4][half + 2 * (k / 4)] * as_tf32(matrix_element(b, column, k, 2 * Count));
     }
     Block::get().barrier(0, 128);
 }

@@ -33,7 +33,8 @@ struct Copies {
 template <int Floats>
 __device__ __forceinline__ void copy_four(float* shared, const float* global, int valid) {
 #pragma unroll
-    for (int e = 0; e < 4; e += Floats) copy_async<Floats>(shared + e, e < valid ? global + e : global, min(max(valid - e, 0), Floats));
+    for (int e = 0; e < 4; e += Floats)
+        copy_async<Floats>(shared + e, e < valid ? global + e : global, min(max(valid - e, 0), Floats));
 }
 
 struct Range {
@@ -122,7 +123,8 @@ struct TapWeights {
 #pragma unroll
         for (int n = 0; n < rows.count; ++n) {
             const int k = rows.row + n * rows.rows_apart;
-            copy_four<FLOATS>(shared + k * Tile::Rows + Tile::place(k, rows.column), weight + n * rows.rows_apart * row, c + k < p.depth ? valid : 0);
+            copy_four<FLOATS>(shared + k * Tile::Rows + Tile::place(k, rows.column), weight + n * rows.rows_apart * row,
+                              c + k < p.depth ? valid : 0);
         }
         weight += STEP * row;
     }
@@ -142,7 +144,8 @@ struct TapCopies {
     long long channel;  // distance from one channel to the next
 
     template <class Block>
-    __device__ __forceinline__ TapCopies(const CorrelateSizes& p, const Block& block, const float* source_, const float* weights_)
+    __device__ __forceinline__ TapCopies(const CorrelateSizes& p, const Block& block, const float* source_,
+                                         const float* weights_)
         : p(p), weights(p, block, weights_) {
         const int image = block.image + columns.column % IMAGES;
         const int position = block.position + columns.column / IMAGES;
@@ -178,11 +181,15 @@ struct TapCopies {
         const int last = min(block.position + Tile::Columns / IMAGES, p.grid_h * p.grid_w) - 1;
         const int first_i = block.position / p.grid_w, last_i = last / p.grid_w;
         const bool one_row = first_i == last_i;
-        const int first_j = one_row ? block.position - first_i * p.grid_w : 0, last_j = one_row ? last - last_i * p.grid_w : p.grid_w - 1;
+        const int first_j = one_row ? block.position - first_i * p.grid_w : 0,
+                  last_j = one_row ? last - last_i * p.grid_w : p.grid_w - 1;
         const int phase = block.row / p.channels, last_phase = (min(block.row + Tile::Rows, p.rows) - 1) / p.channels;
-        const int phase_y = phase / p.phases_w, phase_x = last_phase / p.phases_w == phase_y ? phase - phase_y * p.phases_w : 0;
-        taps_y = taps_of(first_i, last_i, p.step_y, p.pad_y, p.taps_h, p.taps_h - ceil_div(p.filter_h - phase_y, p.phases_h), p.source_h);
-        taps_x = taps_of(first_j, last_j, p.step_x, p.pad_x, p.taps_w, p.taps_w - ceil_div(p.filter_w - phase_x, p.phases_w), p.source_w);
+        const int phase_y = phase / p.phases_w,
+                  phase_x = last_phase / p.phases_w == phase_y ? phase - phase_y * p.phases_w : 0;
+        taps_y = taps_of(first_i, last_i, p.step_y, p.pad_y, p.taps_h, p.taps_h - ceil_div(p.filter_h - phase_y, p.phases_h),
+                         p.source_h);
+        taps_x = taps_of(first_j, last_j, p.step_x, p.pad_x, p.taps_w, p.taps_w - ceil_div(p.filter_w - phase_x, p.phases_w),
+                         p.source_w);
     }
 
     __device__ __forceinline__ void new_tap() {
@@ -229,7 +236,8 @@ struct FlatWeights {
             const int k = rows.row + n * rows.rows_apart, term = first + k;
             const int c = divided(term, p.taps_magic), tap = term - c * taps;
             const int row = p.flip ? c * taps + taps - 1 - tap : term;
-            copy_four<FLOATS>(shared + k * Tile::Rows + Tile::place(k, rows.column), weights + static_cast<long long>(row) * (p.groups * p.rows),
+            copy_four<FLOATS>(shared + k * Tile::Rows + Tile::place(k, rows.column),
+                              weights + static_cast<long long>(row) * (p.groups * p.rows),
                               term < p.depth * taps ? valid : 0);
         }
     }
@@ -245,7 +253,8 @@ struct FlatCopies {
     int y, x, valid_images, first;
 
     template <class Block>
-    __device__ __forceinline__ FlatCopies(const CorrelateSizes& p, const Block& block, const float* source_, const float* weights_)
+    __device__ __forceinline__ FlatCopies(const CorrelateSizes& p, const Block& block, const float* source_,
+                                          const float* weights_)
         : p(p), weights(p, block, weights_), first(0) {
         const int image = block.image + columns.column % IMAGES;
         const int position = block.position + columns.column / IMAGES;
@@ -277,25 +286,35 @@ struct FlatCopies {
 
 // The copies for one order of terms, and what weights go with them.
 template <bool FLAT, class Tile, int IMAGES, class Weights, int COLUMN_FLOATS>
-struct CopiesOf { using type = TapCopies<Tile, IMAGES, Weights, COLUMN_FLOATS>; };
+struct CopiesOf {
+    using type = TapCopies<Tile, IMAGES, Weights, COLUMN_FLOATS>;
+};
 template <class Tile, int IMAGES, class Weights, int COLUMN_FLOATS>
-struct CopiesOf<true, Tile, IMAGES, Weights, COLUMN_FLOATS> { using type = FlatCopies<Tile, IMAGES, Weights, COLUMN_FLOATS>; };
+struct CopiesOf<true, Tile, IMAGES, Weights, COLUMN_FLOATS> {
+    using type = FlatCopies<Tile, IMAGES, Weights, COLUMN_FLOATS>;
+};
 
 template <bool FLAT, class Tile, int ROW_FLOATS>
-struct WeightsOf { using type = TapWeights<Tile, ROW_FLOATS>; };
+struct WeightsOf {
+    using type = TapWeights<Tile, ROW_FLOATS>;
+};
 template <class Tile, int ROW_FLOATS>
-struct WeightsOf<true, Tile, ROW_FLOATS> { using type = FlatWeights<Tile, ROW_FLOATS>; };
+struct WeightsOf<true, Tile, ROW_FLOATS> {
+    using type = FlatWeights<Tile, ROW_FLOATS>;
+};
 
 // One barrier a step: behind it everyone has the step's tiles (each waited for its own copies) and is done with those of
 // the step before, whose stage the next copies may overwrite.
 template <class Tile, int IMAGES, int ROW_FLOATS, int COLUMN_FLOATS, bool FLAT>
-__device__ __forceinline__ void correlate(const float* source, const float* weights, float* target, const CorrelateSizes& p) {
+__device__ __forceinline__ void correlate(const float* source, const float* weights, float* target,
+                                          const CorrelateSizes& p) {
     constexpr int STAGES = 3;
     __shared__ __align__(16) float rows[STAGES][STEP * Tile::Rows];
     __shared__ __align__(16) float columns[STAGES][STEP * Tile::Columns];
     using Block = CorrelateBlock<Tile, IMAGES>;
     const Block block(p);
-    typename CopiesOf<FLAT, Tile, IMAGES, typename WeightsOf<FLAT, Tile, ROW_FLOATS>::type, COLUMN_FLOATS>::type copies(p, block, source, weights);
+    typename CopiesOf<FLAT, Tile, IMAGES, typename WeightsOf<FLAT, Tile, ROW_FLOATS>::type, COLUMN_FLOATS>::type copies(
+        p, block, source, weights);
     Tile tile;
     const int steps = copies.steps();
     for (int s = 0; s < STAGES - 1; ++s) {

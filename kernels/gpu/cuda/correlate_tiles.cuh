@@ -196,7 +196,9 @@ struct MmaTile {
     }
 
     __device__ __forceinline__ float sum(int v, int n, int e) const {
-        if constexpr (Promotion != 0) return sums[v / 2][n][2 * (v % 2) + e];
-        else return partial[v / 2][n][2 * (v % 2) + e];
+        if constexpr (Promotion != 0)
+            return sums[v / 2][n][2 * (v % 2) + e];
+        else
+            return partial[v / 2][n][2 * (v % 2) + e];
     }
 };

@@ -1,6 +1,7 @@
 // Filters as the data gradient wants them (correlate.cuh): rows of (phase, channel) instead of filters, taps flipped.
 //
-//     target[k, q_y, q_x, (g, phase_y, phase_x, c)] = source[c, u, v, (g, k)],  u = phase_y + phases_h * (taps_h-1 - q_y),  v likewise,
+//     target[k, q_y, q_x, (g, phase_y, phase_x, c)] = source[c, u, v, (g, k)],
+//     u = phase_y + phases_h * (taps_h-1 - q_y),  v likewise,
 //
 // and zero where u or v is past the filter. A transposition of (c, k), in tiles of 32 x 32 through shared memory, for each tap.
 // Filters are small: 4 to 7 microseconds.
@@ -17,7 +18,9 @@ __device__ __forceinline__ void transpose_filters(const float* source, float* ta
     for (int row = threadIdx.x / 32; row < 32; row += blockDim.x / 32) {
         const int c = first_c + row, k = first_k + x;
         if (inside && c < p.channels && k < p.filters)
-            tile[row][x] = source[(static_cast<long long>(c) * p.filter_h * p.filter_w + source_tap) * (p.groups * p.filters) + group * p.filters + k];
+            tile[row][x] =
+                source[(static_cast<long long>(c) * p.filter_h * p.filter_w + source_tap) * (p.groups * p.filters) +
+                       group * p.filters + k];
         else
             tile[row][x] = 0;
     }
@@ -25,7 +28,8 @@ __device__ __forceinline__ void transpose_filters(const float* source, float* ta
     for (int row = threadIdx.x / 32; row < 32; row += blockDim.x / 32) {
         const int k = first_k + row, c = first_c + x;
         if (k < p.filters && c < p.channels)
-            target[(static_cast<long long>(k) * taps + tap) * (p.groups * phases * p.channels) + (group * phases + phase) * p.channels + c] = tile[x][row];
+            target[(static_cast<long long>(k) * taps + tap) * (p.groups * phases * p.channels) +
+                   (group * phases + phase) * p.channels + c] = tile[x][row];
     }
 }
 

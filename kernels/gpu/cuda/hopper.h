@@ -1,5 +1,6 @@
-// Kernels for compute_90a: Hopper's wgmma instructions exist in code for exactly that target. libgpuarray compiles for compute_90, so
-// this compiles by NVRTC itself, and loads and launches by the driver, through the same libraries and on the same stream as libgpuarray.
+// Kernels for compute_90a: Hopper's wgmma instructions exist in code for exactly that target. libgpuarray compiles for
+// compute_90, so this compiles by NVRTC itself, and loads and launches by the driver, through the same libraries and on
+// the same stream as libgpuarray.
 #pragma once
 #include <dlfcn.h>
 #include <gpuarray/extension.h>
@@ -10,7 +11,8 @@ namespace c01b {
 namespace gpu {
 namespace cuda {
 
-// The functions of NVRTC, the driver and libgpuarray's CUDA extension; all types are the libraries' (pointers opaque, enums int).
+// The functions of NVRTC, the driver and libgpuarray's CUDA extension; all types are the libraries' (pointers opaque,
+// enums int).
 struct HopperLibraries {
     int (*create)(void**, const char*, const char*, int, const char* const*, const char* const*);
     int (*compile)(void*, int, const char* const*);
@@ -36,7 +38,8 @@ struct HopperLibraries {
         void* driver = open({"libcuda.so.1", "libcuda.so"});
         find(create, nvrtc, "nvrtcCreateProgram"), find(compile, nvrtc, "nvrtcCompileProgram");
         find(log_size, nvrtc, "nvrtcGetProgramLogSize"), find(log, nvrtc, "nvrtcGetProgramLog");
-        find(code_size, nvrtc, "nvrtcGetCUBINSize"), find(code, nvrtc, "nvrtcGetCUBIN"), find(destroy, nvrtc, "nvrtcDestroyProgram");
+        find(code_size, nvrtc, "nvrtcGetCUBINSize"), find(code, nvrtc, "nvrtcGetCUBIN"),
+            find(destroy, nvrtc, "nvrtcDestroyProgram");
         find(load, driver, "cuModuleLoadData"), find(function, driver, "cuModuleGetFunction");
         find(set_attribute, driver, "cuFuncSetAttribute"), find(launch, driver, "cuLaunchKernel");
         extension(enter, "cuda_enter"), extension(exit, "cuda_exit"), extension(stream, "cuda_get_stream");
@@ -74,7 +77,9 @@ inline bool has_hopper_libraries() {
     static bool warned = false;
     const bool complete = HopperLibraries::get().complete;
     if (!complete && !warned) {
-        PyErr_WarnEx(PyExc_RuntimeWarning, "layoutopt: NVRTC or the driver's functions are not found, slower kernels than this GPU's best are taken", 1);
+        PyErr_WarnEx(
+            PyExc_RuntimeWarning,
+            "layoutopt: NVRTC or the driver's functions are not found, slower kernels than this GPU's best are taken", 1);
         PyErr_Clear();
         warned = true;
     }
@@ -102,7 +107,8 @@ inline std::string hopper_binary(const std::string& text, std::string& log) {
 
 // The function of a program in this context, built once a process; null, after one warning, if that is impossible.
 inline void* hopper_function(const Device& device, const Program& program, int shared) {
-    static std::map<std::pair<gpucontext*, std::string>, void*>& functions = *new std::map<std::pair<gpucontext*, std::string>, void*>();
+    static std::map<std::pair<gpucontext*, std::string>, void*>& functions =
+        *new std::map<std::pair<gpucontext*, std::string>, void*>();
     const auto place = std::make_pair(device.context->ctx, std::string(program.name));
     const auto found = functions.find(place);
     if (found != functions.end()) return found->second;
@@ -114,12 +120,15 @@ inline void* hopper_function(const Device& device, const Program& program, int s
     const std::string binary = hopper_binary(text + program.instance, log);
     void *module = nullptr, *function = nullptr;
     lib.enter(device.context->ctx);
-    const bool built = !binary.empty() && lib.load(&module, binary.data()) == 0 && lib.function(&function, module, program.name) == 0 &&
+    const bool built = !binary.empty() && lib.load(&module, binary.data()) == 0 &&
+                       lib.function(&function, module, program.name) == 0 &&
                        lib.set_attribute(function, max_dynamic_shared, shared) == 0;
     lib.exit(device.context->ctx);
     if (!built) {
         function = nullptr;
-        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "layoutopt: %s cannot be built for compute_90a, a slower kernel is taken: %.300s", program.name, log.c_str());
+        PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                         "layoutopt: %s cannot be built for compute_90a, a slower kernel is taken: %.300s", program.name,
+                         log.c_str());
         PyErr_Clear();
     }
     return functions[place] = function;
@@ -127,21 +136,25 @@ inline void* hopper_function(const Device& device, const Program& program, int s
 
 // Queues a kernel with parameters (a, b, target: pointer and offset each; a struct). DECLINED if it cannot be built.
 template <class Sizes>
-int hopper_launch(const Device& device, const Program& program, const Grid& grid, const Buffer& a, const Buffer& b, const Buffer& target, const Sizes& sizes) {
+int hopper_launch(const Device& device, const Program& program, const Grid& grid, const Buffer& a, const Buffer& b,
+                  const Buffer& target, const Sizes& sizes) {
     void* function = hopper_function(device, program, int(grid.shared));
     if (!function) return DECLINED;
     const HopperLibraries& lib = HopperLibraries::get();
     const Buffer buffers[] = {a, b, target};
     const void* parameters[7];
-    for (int n = 0; n < 3; ++n) parameters[2 * n] = buffers[n].data, parameters[2 * n + 1] = &buffers[n].offset;  // a gpudata begins with its address
+    for (int n = 0; n < 3; ++n)
+        parameters[2 * n] = buffers[n].data,
+                       parameters[2 * n + 1] = &buffers[n].offset;  // a gpudata begins with its address
     parameters[6] = &sizes;
     constexpr int both = GPUARRAY_CUDA_WAIT_READ | GPUARRAY_CUDA_WAIT_WRITE;
     lib.enter(device.context->ctx);
     int error = 0;
     for (const Buffer& buffer : buffers) error = error ? error : lib.wait(buffer.data, both);
     if (!error)
-        error = lib.launch(function, unsigned(grid.blocks[0]), unsigned(grid.blocks[1]), unsigned(grid.blocks[2]), unsigned(grid.threads[0]), 1, 1,
-                           unsigned(grid.shared), lib.stream(device.context->ctx), const_cast<void**>(parameters), nullptr);
+        error = lib.launch(function, unsigned(grid.blocks[0]), unsigned(grid.blocks[1]), unsigned(grid.blocks[2]),
+                           unsigned(grid.threads[0]), 1, 1, unsigned(grid.shared), lib.stream(device.context->ctx),
+                           const_cast<void**>(parameters), nullptr);
     for (const Buffer& buffer : buffers) error = error ? error : lib.record(buffer.data, both);
     lib.exit(device.context->ctx);
     if (error) PyErr_Format(PyExc_RuntimeError, "layoutopt: the GPU kernel %s failed: error %d", program.name, error);

@@ -16,7 +16,9 @@ struct Images<4> {
         const float4 v = __ldg(reinterpret_cast<const float4*>(from));
         x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
     }
-    __device__ __forceinline__ void store(float* to) const { *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]); }
+    __device__ __forceinline__ void store(float* to) const {
+        *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
+    }
 };
 template <>
 struct Images<1> {
@@ -25,7 +27,8 @@ struct Images<1> {
     __device__ __forceinline__ void store(float* to) const { *to = x[0]; }
 };
 
-// This thread's image, column and first row in an array of `rows` rows; blocks are (image tiles * column tiles, row tiles, channels).
+// This thread's image, column and first row in an array of `rows` rows; blocks are (image tiles * column tiles, row tiles,
+// channels).
 template <int Floats>
 struct PoolPlace {
     int image, column, row;
@@ -65,7 +68,8 @@ __device__ __forceinline__ void max_pool(const float* x, float* z, const PoolSiz
 
 // gx[pixel] = sum of gz over the windows around it whose maximum it equals, in raster order.
 template <int SizeY, int SizeX, int StrideY, int StrideX, int Floats>
-__device__ __forceinline__ void max_pool_grad(const float* x, const float* z, const float* gz, float* gx, const PoolSizes& p) {
+__device__ __forceinline__ void max_pool_grad(const float* x, const float* z, const float* gz, float* gx,
+                                              const PoolSizes& p) {
     constexpr int windows_y = (SizeY + StrideY - 1) / StrideY, windows_x = (SizeX + StrideX - 1) / StrideX;
     const PoolPlace<Floats> place(p.batch);
     if (place.image >= p.batch || place.column >= p.width) return;

@@ -2,8 +2,9 @@
 //
 //     target[group, row tile, u, v, channels / 16][part][channels % 16 / 4][row % N][channels % 4]
 //
-// Where Flat, (c, u, v) is one index in the place of channels, and there is one tap. A row m is a filter, or in the data gradient (phase, channel) as in filters.cuh, and its taps are then the flipped ones. Rows and
-// channels past the end are zeros. A thread makes four channels of a row.
+// Where Flat, (c, u, v) is one index in the place of channels, and there is one tap. A row m is a filter, or in the data
+// gradient (phase, channel) as in filters.cuh, and its taps are then the flipped ones. Rows and channels past the end are
+// zeros. A thread makes four channels of a row.
 template <bool Gradient>
 __device__ __forceinline__ float packed_value(const float* source, const PackSizes& p, int group, int m, int d, int tap) {
     int u = tap / p.taps_w, v = tap % p.taps_w, channel = d;
@@ -20,7 +21,8 @@ __device__ __forceinline__ float packed_value(const float* source, const PackSiz
     }
     if (p.flip) u = p.filter_h - 1 - u, v = p.filter_w - 1 - v;
     const int filters = Gradient ? p.depth : p.rows, filter = Gradient ? d : m;  // of a group
-    return source[(static_cast<long long>(channel) * p.filter_h * p.filter_w + u * p.filter_w + v) * (p.groups * filters) + group * filters + filter];
+    return source[(static_cast<long long>(channel) * p.filter_h * p.filter_w + u * p.filter_w + v) * (p.groups * filters) +
+                  group * filters + filter];
 }
 
 template <int N, int Parts, bool Gradient>
@@ -35,7 +37,8 @@ __device__ __forceinline__ void pack_filters(const float* source, float* target,
     const int group = tile / row_tiles, m = tile % row_tiles * N + n, d = chunk * 16 + 4 * fourth;
     float values[4];
 #pragma unroll
-    for (int e = 0; e < 4; ++e) values[e] = m < p.rows && d + e < p.depth ? packed_value<Gradient>(source, p, group, m, d + e, tap) : 0;
+    for (int e = 0; e < 4; ++e)
+        values[e] = m < p.rows && d + e < p.depth ? packed_value<Gradient>(source, p, group, m, d + e, tap) : 0;
     float* to = target + (static_cast<long long>(step) * Parts * 4 + fourth) * (4 * N) + 4 * n;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {

@@ -37,7 +37,8 @@ int run(const ConvCall& call, const Kernel& kernel, const Args&... args) {
 }
 
 // By wgmma: filters packed, then the correlation. DECLINED where the device, the arithmetic or the workspace is another.
-inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, bool gradient, const Buffer& images, const Buffer& target) {
+inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, bool gradient,
+                           const Buffer& images, const Buffer& target) {
     if (!has_wgmma(call, how)) return DECLINED;
     const WgmmaVariant variant = choose_wgmma(p, how, gradient, aligned(images) && aligned(target));
     const PackSizes k = pack_sizes(call.s, p, variant.flat);
@@ -52,7 +53,8 @@ inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithm
 }
 
 // By mma.sync or scalar: on filters as they are, or, for the gradient, rearranged.
-inline int correlate(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, const Buffer& images, const Buffer& weights, const Buffer& target) {
+inline int correlate(const ConvCall& call, const CorrelateSizes& p, Arithmetic how, const Buffer& images,
+                     const Buffer& weights, const Buffer& target) {
     const CorrelateVariant variant = choose_correlate(p, how, aligned(weights), aligned(images) && aligned(target));
     return run(call, correlate_kernel(p, variant, how), images, weights, target, p);
 }
@@ -81,7 +83,8 @@ inline int image_acts(const ConvCall& call) {
 }
 
 // One launch of the kernel that sums over chunks of positions, by wgmma or else.
-inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Tile& tile, Arithmetic how, bool by_wgmma, const Buffer& target) {
+inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Tile& tile, Arithmetic how, bool by_wgmma,
+                           const Buffer& target) {
     const bool whole = aligned(call.images) && aligned(call.outputs);
     if (!by_wgmma) return run(call, weight_kernel(p, tile, how, whole), call.images, call.outputs, target, p);
     const Kernel kernel = weight_wgmma_kernel(p, tile, whole);
@@ -91,11 +94,13 @@ inline int weight_partials(const ConvCall& call, const WeightSizes& p, const Til
 // Partial sums of chunks of positions, then their sum, if there is more than one.
 inline int weight_sums(const ConvCall& call, Arithmetic how, bool by_wgmma) {
     WeightSizes p = weight_sizes(call.s);
-    const int64_t rows = int64_t(p.channels) * p.filter_h * p.filter_w, elements = rows * call.s.filters, positions = int64_t(p.out_h) * p.out_w;
+    const int64_t rows = int64_t(p.channels) * p.filter_h * p.filter_w, elements = rows * call.s.filters,
+                  positions = int64_t(p.out_h) * p.out_w;
     const Tile& tile = *cheapest(by_wgmma ? weight_wgmma_tiles() : weight_tiles(how), rows, p.filters);
     const auto fits_workspace = [&](int64_t chunks) { return chunks == 1 || 4 * elements * chunks <= call.workspace; };
-    p.positions = int(call.split && fits_workspace(ceil_div(positions, call.split)) ? std::min(call.split, positions)
-                                                                                   : choose_positions(p, tile, call.device.processors, call.workspace));
+    p.positions = int(call.split && fits_workspace(ceil_div(positions, call.split))
+                          ? std::min(call.split, positions)
+                          : choose_positions(p, tile, call.device.processors, call.workspace));
     p.chunks = int(ceil_div(positions, p.positions));
     if (p.chunks == 1) return weight_partials(call, p, tile, how, by_wgmma, call.filters);
     Workspace scratch;

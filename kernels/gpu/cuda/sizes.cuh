@@ -19,17 +19,19 @@ struct CorrelateSizes {
     int filter_h, filter_w;                // of the forward filters: phase r has ceil((filter - r) / phases) taps
     int first_y, first_x;                  // pixel of position 0 in phase 0
     int target_h, target_w;                // target: (groups * channels, target_h, target_w, batch)
-    unsigned taps_magic, width_magic;      // ceil(2^32 / (taps_h*taps_w)), ceil(2^32 / taps_w), or 0 for 1: to divide by multiplying
+    unsigned taps_magic,
+        width_magic;  // ceil(2^32 / (taps_h*taps_w)), ceil(2^32 / taps_w), or 0 for 1: to divide by multiplying
 };
 
-// partials[q][c, u, v, k] = sum over b and positions of chunk q of  images[c, i*stride_y + u - pad_y, ..., b] * hid[k, i, j, b]
+// partials[q][c, u, v, k] = sum over b and positions (i, j) of chunk q of
+//     images[c, i*stride_y + u - pad_y, j*stride_x + v - pad_x, b] * hid[k, i, j, b]
 struct WeightSizes {
     int groups;
     int channels, height, width, batch;  // images: (groups * channels, height, width, batch)
     int filters, out_h, out_w;           // hid: (groups * filters, out_h, out_w, batch)
     int filter_h, filter_w, flip;        // target: (chunks, channels, filter_h, filter_w, groups * filters)
     int stride_y, stride_x, pad_y, pad_x;
-    int chunks, positions;               // positions of a chunk; the last chunk may have fewer
+    int chunks, positions;  // positions of a chunk; the last chunk may have fewer
 };
 
 // Filters of the data gradient: see filters.cuh.
@@ -37,12 +39,13 @@ struct FilterSizes {
     int groups;
     int channels, filter_h, filter_w, filters;  // source: (channels, filter_h, filter_w, groups * filters)
     int flip;
-    int taps_h, taps_w, phases_h, phases_w;     // target: (filters, taps_h, taps_w, groups * phases * channels)
+    int taps_h, taps_w, phases_h, phases_w;  // target: (filters, taps_h, taps_w, groups * phases * channels)
 };
 
 // The same for wgmma.cuh: see pack.cuh.
 struct PackSizes {
-    int groups, rows, depth, channels;  // rows and depth as in CorrelateSizes; source as in FilterSizes or, forward, (depth, ..., groups * rows)
+    int groups, rows, depth,
+        channels;  // rows and depth as in CorrelateSizes; source as in FilterSizes or, forward, (depth, ..., groups * rows)
     int filter_h, filter_w, flip;
     int taps_h, taps_w, phases_h, phases_w, flat;
 };
@@ -51,7 +54,8 @@ struct SumSizes {
     int elements, chunks;  // source: (chunks, elements)
 };
 
-// Window (i, j): rows [start_y + i*stride_y, + size_y), columns likewise, clipped to the image. Sizes and strides are compiled in.
+// Window (i, j): rows [start_y + i*stride_y, + size_y), columns likewise, clipped to the image. Sizes and strides are
+// compiled in.
 struct PoolSizes {
     int height, width, out_h, out_w, batch, start_y, start_x;
 };

@@ -11,6 +11,4 @@ constexpr float rounding = 1.0f + 4.0f / 3.0f / 4096.0f;
 
 __device__ __forceinline__ float rounded(float x) { return x * rounding; }
 
-__device__ __forceinline__ float high_part(float x) {
-    return __uint_as_float(__float_as_uint(x * rounding) & 0xffffe000u);
-}
+__device__ __forceinline__ float high_part(float x) { return __uint_as_float(__float_as_uint(x * rounding) & 0xffffe000u); }

@@ -20,7 +20,8 @@ __device__ __forceinline__ int ceil_div(int a, int b) { return (a + b - 1) / b; 
 template <int Floats>
 __device__ __forceinline__ void copy_four(float* shared, const float* global, int valid) {
 #pragma unroll
-    for (int e = 0; e < 4; e += Floats) copy_async<Floats>(shared + e, e < valid ? global + e : global, min(max(valid - e, 0), Floats));
+    for (int e = 0; e < 4; e += Floats)
+        copy_async<Floats>(shared + e, e < valid ? global + e : global, min(max(valid - e, 0), Floats));
 }
 
 // How one thread's part of a tile [Height][STEP] is copied: chunk `chunk` of rows `row`, `row + rows_apart`, ...
@@ -38,7 +39,8 @@ struct WeightBlock {
     int row, column, chunk, group;
 
     __device__ __forceinline__ explicit WeightBlock(const WeightSizes& p) {
-        const int row_tiles = ceil_div(p.channels * p.filter_h * p.filter_w, Tile::Rows), column_tiles = ceil_div(p.filters, Tile::Columns);
+        const int row_tiles = ceil_div(p.channels * p.filter_h * p.filter_w, Tile::Rows),
+                  column_tiles = ceil_div(p.filters, Tile::Columns);
         const int rest = blockIdx.x / row_tiles;
         row = blockIdx.x % row_tiles * Tile::Rows;
         column = rest % column_tiles * Tile::Columns;
@@ -69,8 +71,8 @@ struct WeightCopies {
     const WeightSizes& p;
     Copies<Tile::Rows, Tile::threads> rows;
     Copies<Tile::Columns, Tile::threads> columns;
-    int tap[Copies<Tile::Rows, Tile::threads>::count];          // y and x of each row's pixel at position (0, 0), packed
-    int first[Copies<Tile::Rows, Tile::threads>::count];        // its place in images
+    int tap[Copies<Tile::Rows, Tile::threads>::count];    // y and x of each row's pixel at position (0, 0), packed
+    int first[Copies<Tile::Rows, Tile::threads>::count];  // its place in images
     const float* pixel[Copies<Tile::Rows, Tile::threads>::count];
     const float *images, *hid;
     unsigned inside;  // a bit for each row
@@ -78,7 +80,8 @@ struct WeightCopies {
     long long filter;  // distance between filters in hid
 
     template <class Block>
-    __device__ __forceinline__ WeightCopies(const WeightSizes& p, const Block& block, const float* images_, const float* hid_)
+    __device__ __forceinline__ WeightCopies(const WeightSizes& p, const Block& block, const float* images_,
+                                            const float* hid_)
         : p(p), image(0) {
         const int position = block.chunk * p.positions, taps = p.filter_h * p.filter_w;
         i = position / p.out_w, j = position - i * p.out_w;

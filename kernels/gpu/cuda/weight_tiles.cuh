@@ -125,7 +125,8 @@ struct MmaTile {
 #pragma unroll
                 for (int e = 0; e < 2; ++e)
                     target.put(first_row + 8 * m + g, first_column + 8 * n + 2 * q + e,
-                               Promotion ? sums[Promotion ? m / 2 : 0][Promotion ? n : 0][2 * (m % 2) + e] : partial[m / 2][n][2 * (m % 2) + e]);
+                               Promotion ? sums[Promotion ? m / 2 : 0][Promotion ? n : 0][2 * (m % 2) + e]
+                                         : partial[m / 2][n][2 * (m % 2) + e]);
     }
 
   private:
@@ -152,7 +153,8 @@ struct MmaTile {
         for (int i = 0; i < Count; ++i) high[i] = high_part(x[i]), x[i] -= high[i];
     }
 
-    __device__ __forceinline__ void multiply(const float (&a0)[M], const float (&a1)[M], const float (&b0)[N], const float (&b1)[N]) {
+    __device__ __forceinline__ void multiply(const float (&a0)[M], const float (&a1)[M], const float (&b0)[N],
+                                             const float (&b1)[N]) {
 #pragma unroll
         for (int m = 0; m < M / 2; ++m)
 #pragma unroll

@@ -1,12 +1,14 @@
-// WeightActs by wgmma: filter elements (c, u, v) are the rows, filters the columns. Steps, copies and target are weight_acts.cuh's.
+// WeightActs by wgmma: filter elements (c, u, v) are the rows, filters the columns. Steps, copies and target are
+// weight_acts.cuh's.
 //
-// hid has no other reader that would want it prepared: when a step's copies are in, each thread splits the pieces that it copied, in
-// shared memory. That and the addresses are what this kernel spends beside the products: 75 TFLOP/s where correlation has 107.
+// hid has no other reader that would want it prepared: when a step's copies are in, each thread splits the pieces that it
+// copied, in shared memory. That and the addresses are what this kernel spends beside the products: 75 TFLOP/s where
+// correlation has 107.
 template <int N, int Promotion>
 struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
     using Base = WgmmaTile<N, 3, Promotion, false>;
-    using typename Base::Fragments;
     using Base::warp, Base::g, Base::q, Base::sum;
+    using typename Base::Fragments;
     static constexpr int Rows = 128, Columns = N;
 
     static constexpr auto hid_place = tile_place;  // which is the swizzle that the tensor cores know
@@ -19,7 +21,8 @@ struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
             for (int product = 0; product < 2; ++product)
 #pragma unroll
                 for (int n = 0; n < 4; ++n)
-                    this->set(f, k, product, n, rows[tile_place(64 * product + 16 * warp + 8 * (n % 2) + g, 2 * k + n / 2) + q]);
+                    this->set(f, k, product, n,
+                              rows[tile_place(64 * product + 16 * warp + 8 * (n % 2) + g, 2 * k + n / 2) + q]);
     }
 
     __device__ __forceinline__ void prepare(float* hid) const {
@@ -47,7 +50,8 @@ struct WgmmaElements : WgmmaTile<N, 3, Promotion, false> {
 
 // As correlate_wgmma.
 template <class Tile, int FLOATS, int STAGES>
-__device__ __forceinline__ void weight_acts_wgmma(const float* images, const float* hid, float* target, const WeightSizes& p) {
+__device__ __forceinline__ void weight_acts_wgmma(const float* images, const float* hid, float* target,
+                                                  const WeightSizes& p) {
     float* const shared = launched_shared();
     constexpr int row_floats = STEP * Tile::Rows, stage_floats = row_floats + Tile::column_floats;
     const auto rows = [&](int s) { return shared + s % STAGES * stage_floats; };
@@ -55,7 +59,8 @@ __device__ __forceinline__ void weight_acts_wgmma(const float* images, const flo
     const WeightBlock<Tile> block(p);
     WeightCopies<Tile, FLOATS> copies(p, block, images, hid);
     Tile tile;
-    const int positions = min(p.positions, p.out_h * p.out_w - block.chunk * p.positions), steps = positions * ceil_div(p.batch, STEP);
+    const int positions = min(p.positions, p.out_h * p.out_w - block.chunk * p.positions),
+              steps = positions * ceil_div(p.batch, STEP);
     for (int s = 0; s < STAGES - 1; ++s) {
         if (s < steps) copies.copy(rows(s), columns(s));
         copies_issued();

@@ -1,13 +1,13 @@
 // Correlation by wgmma: images are the rows, filters the columns, which pack_filters prepared. Steps, copies and target are
 // correlate.cuh's.
 //
-// Which image stands in which row of a fragment is free: warp w has rows 16w..16w+15 of both products; lane 4g+q holds rows g and g+8,
-// and lets them be images 32w + 4g + 0..3: a 16-byte load each term, 16-byte stores.
+// Which image stands in which row of a fragment is free: warp w has rows 16w..16w+15 of both products; lane 4g+q holds
+// rows g and g+8, and lets them be images 32w + 4g + 0..3: a 16-byte load each term, 16-byte stores.
 template <int N, int Terms, int Promotion>
 struct WgmmaImages : WgmmaTile<N, Terms, Promotion, true> {
     using Base = WgmmaTile<N, Terms, Promotion, true>;
-    using typename Base::Fragments;
     using Base::warp, Base::g, Base::q, Base::sum;
+    using typename Base::Fragments;
     static constexpr int Rows = N, Columns = 128;  // as correlate.cuh counts them: filters, images
 
     static __device__ __forceinline__ int place(int k, int column) { return column ^ (8 * (k & 3)); }
@@ -17,7 +17,8 @@ struct WgmmaImages : WgmmaTile<N, Terms, Promotion, true> {
         for (int k = 0; k < STEP / 8; ++k)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const float4 v = *reinterpret_cast<const float4*>(images + (8 * k + 4 * half + q) * Columns + place(q, 32 * warp + 4 * g));
+                const float4 v = *reinterpret_cast<const float4*>(images + (8 * k + 4 * half + q) * Columns +
+                                                                  place(q, 32 * warp + 4 * g));
                 const float x[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
                 for (int e = 0; e < 4; ++e) this->set(f, k, e / 2, e % 2 + 2 * half, x[e]);
@@ -31,13 +32,14 @@ struct WgmmaImages : WgmmaTile<N, Terms, Promotion, true> {
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 target.row(8 * j + 2 * q + e);
-                target.put(32 * warp + 4 * g, make_float4(sum(0, 4 * j + e), sum(0, 4 * j + 2 + e), sum(1, 4 * j + e), sum(1, 4 * j + 2 + e)));
+                target.put(32 * warp + 4 * g,
+                           make_float4(sum(0, 4 * j + e), sum(0, 4 * j + 2 + e), sum(1, 4 * j + e), sum(1, 4 * j + 2 + e)));
             }
     }
 };
 
-// What one thread copies of packed filters: tiles of a step lie one behind the other, (group, row tile, u, v, channels / 16), or
-// (group, row tile, terms / 16) where Flat.
+// What one thread copies of packed filters: tiles of a step lie one behind the other, (group, row tile, u, v, channels /
+// 16), or (group, row tile, terms / 16) where Flat.
 template <class Tile, bool FLAT>
 struct PackedWeights {
     const CorrelateSizes& p;
@@ -56,15 +58,17 @@ struct PackedWeights {
 
     __device__ __forceinline__ void copy(float* shared, int /*c*/) {
 #pragma unroll
-        for (int n = 0; n < Tile::column_floats; n += 4 * Tile::threads) copy_async<4>(shared + 4 * threadIdx.x + n, weight + n, 4);
+        for (int n = 0; n < Tile::column_floats; n += 4 * Tile::threads)
+            copy_async<4>(shared + 4 * threadIdx.x + n, weight + n, 4);
         weight += Tile::column_floats;
     }
 };
 
-// Products of step s run while images of step s + 1 are fetched. Behind the barrier everyone has step s + 1's tiles and is done with
-// step s - 1's, whose stage the next copies may overwrite.
+// Products of step s run while images of step s + 1 are fetched. Behind the barrier everyone has step s + 1's tiles and
+// is done with step s - 1's, whose stage the next copies may overwrite.
 template <class Tile, int IMAGES, int COLUMN_FLOATS, bool FLAT, int STAGES>
-__device__ __forceinline__ void correlate_wgmma(const float* source, const float* weights, float* target, const CorrelateSizes& p) {
+__device__ __forceinline__ void correlate_wgmma(const float* source, const float* weights, float* target,
+                                                const CorrelateSizes& p) {
     float* const shared = launched_shared();
     constexpr int image_floats = STEP * Tile::Columns, stage_floats = image_floats + Tile::column_floats;
     const auto images = [&](int s) { return shared + s % STAGES * stage_floats; };

@@ -5,11 +5,12 @@
 //           16 terms    -> | high (, low)     |
 //                          +------------------+
 //     +--------+           +------------------+
-//     |  rows  | 128       |                  |    The rows' fragments come from registers, so that they are rounded or split on
-//     |        |           |  sums            |    the way; those of the next step while the tensor cores work on this one's.
+//     |  rows  | 128       |                  |    The rows' fragments come from registers, so that they are rounded or
+//     |        |           |  sums            |    split on the way; the next step's while the tensor cores work on this one.
 //     +--------+           +------------------+
 //
-// As two products of 64 rows each. Sums of three terms are promoted as in correlate_tiles.cuh. Bound by power (1.75 GHz) and L2.
+// As two products of 64 rows each. Sums of three terms are promoted as in correlate_tiles.cuh. Bound by power (1.75 GHz) and
+// L2.
 
 // Behind the columns' 16 terms stand the low parts, likewise.
 template <int N_, int Terms, int Promotion, bool Packed>
@@ -23,7 +24,8 @@ struct WgmmaTile {
     float sums[Promotion ? 2 : 1][Promotion ? N / 2 : 1];
     int warp, g, q, unpromoted;
 
-    __device__ __forceinline__ WgmmaTile() : warp(threadIdx.x / 32), g(threadIdx.x % 32 / 4), q(threadIdx.x % 4), unpromoted(0) {
+    __device__ __forceinline__ WgmmaTile()
+        : warp(threadIdx.x / 32), g(threadIdx.x % 32 / 4), q(threadIdx.x % 4), unpromoted(0) {
 #pragma unroll
         for (auto& product : partial)
 #pragma unroll
@@ -77,7 +79,9 @@ struct WgmmaTile {
     }
 
     __device__ __forceinline__ float sum(int product, int n) const {
-        if constexpr (Promotion != 0) return sums[product][n];
-        else return partial[product][n];
+        if constexpr (Promotion != 0)
+            return sums[product][n];
+        else
+            return partial[product][n];
     }
 };
