@@ -17,6 +17,7 @@ from layoutopt.rewrites.record import Recorded, conversions, converting_nodes, r
 from layoutopt.rewrites.region import find_region, has_sites
 from layoutopt.rewrites.reorder import keep_axes_in_place
 from layoutopt.rewrites.shapes import Assumed, Shapes
+from layoutopt.rewrites.storage import remember, stored_in_c01b
 from layoutopt.rewrites.tidy import drop_copies
 
 from .device import find_target, on_gpu, why_not_gpu
@@ -89,6 +90,7 @@ def carry_layout(fgraph, settings):
         region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record
     drop_copies(fgraph)
     now = dict(replaced or ())
+    remember(stored_in_c01b(region, plan) if plan.pays else [], [site.node for site in region.sites if site.node not in now])
     fgraph.attach_feature(Followed([now.get(site.node, site.node.outputs)[0] for site in region.sites],
                                    [node.outputs[0] for node in converting_nodes(fgraph)]))
     return record(fgraph, region, plan, replaced, shapes, before, edits.notes)

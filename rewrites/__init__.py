@@ -6,6 +6,7 @@ In the order of a graph's way through:
 `carriers`               which ops between them can work in either layout
 `shapes`, `cost`         what each version and each conversion takes, in seconds
 `region`, `plan`         the planning problem, and its exact solution
+`storage`                the layout in which weights are stored between calls
 `apply`, `tidy`          the rewriting
 `activations`            elementwise functions that Theano computes one by one, vectorised
 `loops`                  what loops would convert in every step, converted before them

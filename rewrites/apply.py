@@ -5,7 +5,7 @@ from theano.tensor import patternbroadcast
 
 from .inherit import Sizes
 from .layout import BC01, C01B, EITHER, convert, rotate
-from .storage import stored
+from .storage import stored, stored_in_c01b
 
 
 class Rewriter:
@@ -18,7 +18,7 @@ class Rewriter:
         self.sizes = sizes
         self.choices = region.choices
         self.layouts = dict(zip(region.nodes, plan.layouts))
-        self.stored = [storage for storage, layout in zip(region.storages, plan.layouts[len(region.nodes):]) if layout == C01B]
+        self.stored = stored_in_c01b(region, plan)
         self.natural = {}  # old variable -> (layout, new variable), where they are not (BC01, the old variable)
         self.converted = {}  # old variable -> itself in the layout that is not its natural one
         self.rebuilt = set()

@@ -12,7 +12,7 @@ from .layout import BC01, C01B
 from .measured import time_conversions, timed_sites
 from .plan import Problem, Value
 from .sites import C01B_OPS, CONV_SITES, POOL_SITES, Site, read_site
-from .storage import CHOICE, Storage, find_storages
+from .storage import Storage, choice_of_storage, find_storages
 from .versions import Choice, fixed
 
 SITE_OPS = tuple(CONV_SITES) + tuple(POOL_SITES) + tuple(C01B_OPS)
@@ -82,11 +82,11 @@ def find_region(fgraph, shapes, constraints="layoutopt"):
     if shapes.clock is not None:
         time_conversions(variables, shapes)
     storages = find_storages(fgraph, variables)
-    variables = list(dict.fromkeys(variables + [storage.update for storage in storages]))
+    variables = list(dict.fromkeys(variables + [storage.update for storage in storages if storage.update is not None]))
     number = {item: i for i, item in enumerate(nodes + storages)}
-    holding = {v: number[storage] for storage in storages for v in storage}
+    holding = {v: number[storage] for storage in storages for v in storage if v is not None}
     values = [_value(variable, number, holding, choices, shapes) for variable in variables]
-    problem = Problem([choices[node] for node in nodes] + [CHOICE] * len(storages), values)
+    problem = Problem([choices[node] for node in nodes] + [choice_of_storage(s, shapes) for s in storages], values)
     return Region(sites, nodes, variables, choices, problem, storages)
 
 

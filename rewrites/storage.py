@@ -7,8 +7,13 @@ for none later; nor does any other function that reads them in c01b.
 
 To the planner that is one more node, without an op: it takes the update and gives the weights of the next call, both in the
 layout of storage. So the cut weighs all uses of the weights and of their update in a training step against each other.
+
+Functions share weights, and one that reads them in bc01 would pay for each other's storage with a strided copy per call. So it is
+remembered, per shared variable, who came first: what a convolution reads in bc01 stays stored so; what is stored in c01b is
+free in c01b, and costs that copy in bc01, to each function that is compiled later.
 """
-from typing import NamedTuple
+from typing import NamedTuple, Optional
+from weakref import WeakKeyDictionary
 
 from theano.compile import SharedVariable
 from theano.gof import Variable
@@ -16,29 +21,53 @@ from theano.gof import Variable
 from .layout import BC01, C01B, bc01_order, is_view
 from .versions import Choice, Version
 
-CHOICE = Choice(Version((BC01,), (BC01,)), Version((C01B,), (C01B,)))
+_layouts = WeakKeyDictionary()  # containers of shared variables -> the layout in which a compiled function counts on them
 
 
 class Storage(NamedTuple):
-    """A shared variable and what it is updated to, as an input and an output of one graph."""
+    """A shared variable and what it is updated to, as an input and an output of one graph; None where it is not updated."""
 
     variable: Variable
-    update: Variable
+    update: Optional[Variable]
 
 
 def find_storages(fgraph, variables):
-    """The storages of a graph whose variable is among `variables`.
+    """The storages of a graph whose variable is among `variables`, where there is a choice.
 
     An update that is an output for another reason, too, is left alone: outputs for the program are contiguous in bc01.
     """
     updated = {fgraph.inputs[i]: fgraph.outputs[o] for o, i in (fgraph.update_mapping or {}).items()}
-    return [Storage(v, updated[v]) for v in variables if v in updated and _can_turn(v, updated[v])]
+    shared = [v for v in variables if isinstance(v, SharedVariable) and not is_view(v.broadcastable)]
+    storages = [Storage(v, updated.get(v)) for v in shared]
+    return [storage for storage in storages if _can_turn(storage.update, _layouts.get(storage.variable.container))]
 
 
-def _can_turn(variable, update):
+def _can_turn(update, layout):
+    """Whether a variable with this update, that others count on in `layout`, may be stored in c01b, or is."""
+    if update is None:
+        return layout == C01B
     outputs = sum(client == "output" for client, _ in update.clients)
-    return (isinstance(variable, SharedVariable) and update.owner is not None and outputs == 1
-            and not is_view(variable.broadcastable))
+    return layout != BC01 and update.owner is not None and outputs == 1
+
+
+def choice_of_storage(storage, shapes):
+    """Its versions: in the layout of the update; or, already in c01b, for nothing in c01b and a strided copy in bc01."""
+    if storage.update is None:
+        return Choice(Version((), (BC01,), shapes.strided_copy_seconds(storage.variable)), Version((), (C01B,)))
+    return Choice(Version((BC01,), (BC01,)), Version((C01B,), (C01B,)))
+
+
+def stored_in_c01b(region, plan):
+    """The storages that a plan has in c01b."""
+    return [storage for storage, layout in zip(region.storages, plan.layouts[len(region.nodes):]) if layout == C01B]
+
+
+def remember(storages, bc01_nodes):
+    """Note what a function counts on: the storages that it has in c01b, and the convolutions that it leaves in bc01."""
+    for storage in storages:
+        _layouts[storage.variable.container] = C01B
+    for variable in (v for node in bc01_nodes for v in node.inputs if isinstance(v, SharedVariable)):
+        _layouts.setdefault(variable.container, BC01)
 
 
 def stored(c01b):

@@ -211,6 +211,35 @@ def test_weights_of_two_convolutions_are_converted_once():
     assert len(nodes(f, StoredToC01B)) == 1 and len(nodes(f, ToC01B)) == 2 and nodes(f, ToBC01) == []
 
 
+def trained(w):
+    """A training step of one convolution with filters `w`, and how many conversions of weights and gradients it has."""
+    x = T.ftensor4("x")
+    loss = T.sqr(conv2d(x, w, input_shape=IMAGES)).sum()
+    step = theano.function([x], loss, updates=[(w, w - T.grad(loss, w))], mode=mode(True))
+    return step, len(nodes(step, StoredToC01B)) + len(nodes(step, ToBC01))
+
+
+def test_what_another_function_reads_in_bc01_stays_so():
+    """Dilation has no kernel; the strided copy of stored filters would be its own, in every call."""
+    x, w = T.ftensor4("x"), shared(4, 3, 3, 3, name="w")
+    theano.function([x], conv2d(x, w, filter_dilation=(2, 2)), mode=mode(True))
+    step, conversions = trained(w)
+    step(whole(*IMAGES))
+    assert conversions == 2 and not in_c01b(w)
+
+
+def test_later_functions_count_on_what_is_stored():
+    """One image, many filters: to convert these would not pay."""
+    x, counts = T.ftensor4("x"), []
+    for stored in (False, True):
+        w = shared(512, 3, 3, 3, name="w")
+        if stored:
+            assert trained(w)[1] == 1
+        f = theano.function([x], conv2d(x, w, input_shape=(1, 3, 3, 3)).sum(), mode=mode(True))
+        counts.append(len(nodes(f, FilterActs)))
+    assert counts == [0, 1]
+
+
 def test_an_update_that_is_an_output_too_is_given_in_bc01():
     x, w = T.ftensor4("x"), shared(4, 3, 3, 3, name="w")
     loss = T.sqr(conv2d(x, w, input_shape=IMAGES)).sum()
