@@ -22,9 +22,10 @@ flags.register()
 
 from . import device, optimizer  # noqa: E402  (read the flags)
 from .explain import Report, explain  # noqa: E402
+from .verify import LayoutMismatch, verify  # noqa: E402
 
 optimizer.register()
 device.register()
 
 __version__ = "0.1.0"
-__all__ = ["Report", "explain"]
+__all__ = ["LayoutMismatch", "Report", "explain", "verify"]

@@ -57,7 +57,7 @@ def standing_aside():
     return ""
 
 
-def carry_layout(fgraph, settings):
+def carry_layout(fgraph, settings, followed=None):
     """Rewrite a graph as the cheapest plan says, if that is cheaper than the graph as it is.
 
     Parameters
@@ -65,6 +65,8 @@ def carry_layout(fgraph, settings):
     fgraph : theano.gof.FunctionGraph
         With at least one site.
     settings : theano.config.layoutopt
+    followed : list, optional
+        Gets (old node, new outputs, their layouts) for each node that is in c01b afterwards.
 
     Returns
     -------
@@ -88,6 +90,8 @@ def carry_layout(fgraph, settings):
     elif edits.notes:
         edits.undo()
         region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record
+    if followed is not None:
+        followed += [(node, outputs, region.choices[node].c01b.gives) for node, outputs in replaced or ()]
     drop_copies(fgraph)
     now = dict(replaced or ())
     remember(stored_in_c01b(region, plan) if plan.pays else [], [site.node for site in region.sites if site.node not in now])
