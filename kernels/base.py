@@ -40,8 +40,8 @@ def configure(**settings):
         The vectors (the flag ``layoutopt.simd``). 'auto' takes what the compiler finds on this machine. Each has its own
         compilation.
     winograd : {'off', 'f2', 'f4'}
-        Winograd's algorithm for 3 x 3 filters (the flag ``layoutopt.winograd``): not at all; with tiles of 2 x 2, as accurate as
-        the direct kernels; with tiles of up to 4 x 4, about ten times less accurate. A run-time parameter.
+        Winograd's algorithm for 3 x 3 filters (the flag ``layoutopt.winograd``): not at all; with tiles of 2 x 2, no less
+        accurate than a direct kernel; with tiles of up to 4 x 4, some 6 times less accurate. A run-time parameter.
 
     Raises
     ------
