@@ -52,6 +52,16 @@ CASES = [
 ]
 
 
+# Winograd's algorithm: (channels, rows, columns, batch), filters, leading pad, flip, gradient, the tile's side, and of how many
+# rows of tiles the first band is.
+WINOGRAD_CASES = [
+    ((18, 7, 6, 6), 10, (1, 1), False, False, 2, 1),
+    ((5, 6, 7, 5), 34, (0, 2), True, True, 2, 2),
+    ((17, 9, 6, 4), 8, (1, 0), True, False, 4, 1),
+    ((6, 7, 8, 3), 20, (1, 1), False, True, 4, 1),
+]
+
+
 def outputs(case):
     images, filters, _, stride, pad = case[:5]
     return [(images[1 + a] + 2 * pad[a] - filters[1 + a]) // stride[a] + 1 for a in (0, 1)]
@@ -71,6 +81,18 @@ def chosen(library, case):
     launches = (Launch * 2)()
     count = library.choices(op, (ctypes.c_int64 * len(shape))(*shape), arithmetic, wgmma, positions, launches)
     return launches[:count]
+
+
+def winograd_bands(library, case):
+    """The launches of each band of tiles."""
+    images, filters, pad, flip, gradient, size, first_band = case
+    grid = [images[1 + a] + 2 * pad[a] - 2 for a in (0, 1)]
+    shape = [*images, filters, 3, 3, 1, *grid, 1, 1, *pad, flip]
+    rows = -(-(images[1] if gradient else grid[0]) // size)
+    for first, count in ((0, first_band), (first_band, rows - first_band)):
+        launches = (Launch * 5)()
+        library.winograd_choices(gradient, (ctypes.c_int64 * len(shape))(*shape), size, first, count, launches)
+        yield list(launches)
 
 
 def on_host(launch):
@@ -95,6 +117,7 @@ def kernels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cuda")
     choices = compiled(folder / "choices.so", HERE + "/choices.cpp")
     by_name = {launch.name: launch for case in CASES for launch in chosen(choices, case)}
+    by_name.update((launch.name, launch) for case in WINOGRAD_CASES for band in winograd_bands(choices, case) for launch in band)
     source = folder / "kernels.cpp"
     source.write_text('#include "cuda_on_host.h"\n%s\n' % "\n".join(map(on_host, by_name.values())) + """
         extern "C" void readable(const char* begin, const char* end) { arrays.push_back({begin, end}); }
@@ -146,3 +169,27 @@ def test_the_kernels_that_are_chosen_compute_the_convolution(kernels, case):
             w = run(library, launch, [w])
         result = run(library, launches[-1], [x if op == FORWARD else y, w])
     np.testing.assert_array_equal(result.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: "F%d-%s" % (case[5], case[0]))
+def test_winograds_algorithm_in_bands_of_tiles(kernels, case):
+    """Tiles of 2 x 2 are exact on whole numbers: their filters' fourths are. Those of 4 x 4 divide by 24."""
+    choices, library = kernels
+    images, filters, pad, flip, gradient, size = case[:6]
+    rng = np.random.RandomState(0)
+    grid = tuple(images[1 + a] + 2 * pad[a] - 2 for a in (0, 1))
+    x, w, y = [aligned(rng.randint(-4, 5, shape).astype("float32")) for shape in
+               (images, (images[0], 3, 3, filters), (filters, *grid, images[3]))]
+    rule = (pad, (1, 1), flip)
+    expected = reference.image_acts(y, w, images[1:3], *rule) if gradient else reference.filter_acts(x, w, grid, *rule)
+    result = np.full(expected.shape, np.nan, "float32")
+    for transform, pack, split, multiply, join in winograd_bands(choices, case):
+        packed = run(library, pack, [run(library, transform, [w])])
+        products = run(library, multiply, [run(library, split, [y if gradient else x]), packed])
+        band = run(library, join, [products]).reshape(expected.shape)
+        assert np.isnan(result[~np.isnan(band)]).all()  # no output is written twice
+        result = np.where(np.isnan(band), result, band)
+    if size == 2:
+        np.testing.assert_array_equal(result, expected)
+    else:
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

@@ -3,6 +3,7 @@
 #pragma once
 #include "choose_correlate.h"
 #include "choose_weights.h"
+#include "choose_winograd.h"
 
 namespace c01b {
 namespace gpu {

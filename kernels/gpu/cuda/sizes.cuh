@@ -59,3 +59,11 @@ struct SumSizes {
 struct PoolSizes {
     int height, width, out_h, out_w, batch, start_y, start_x;
 };
+
+// Winograd's tiles of a correlation with 3 x 3 taps (winograd.cuh): rows and depth as in CorrelateSizes, one group.
+struct WinogradSizes {
+    int depth, source_h, source_w, batch;  // source: (depth, source_h, source_w, batch)
+    int rows, target_h, target_w;          // target: (rows, target_h, target_w, batch)
+    int pad_y, pad_x, flip;
+    int tiles_w, first_row, band_rows;  // tiles of the grid's rows [first_row, + band_rows)
+};
