@@ -50,6 +50,7 @@ class Report:
         lines = ["layoutopt: %d of %d convolutions and poolings in c01b" % (in_c01b, len(r.sites))]
         lines += ["  " + self.reason] if self.reason else []
         lines += [] if self.copies is None else ["  contiguity copies left: %d" % self.copies]
+        lines += textwrap.wrap(r.hint, WIDTH, initial_indent="  ", subsequent_indent="  ")
         if not r.applied:
             return lines + ["  the graph was left alone: no plan is cheaper than %s" % milliseconds(r.unchanged_seconds),
                             self._row("", "planned", "profiled")]
@@ -78,6 +79,8 @@ class Report:
             lines += _wrapped(site.note)
             if site.layout == "bc01" or not site.sizes:
                 lines += _wrapped(site.reason)
+            for hint in site.hints:
+                lines += _wrapped(hint)
         return lines
 
     def _conversions(self):

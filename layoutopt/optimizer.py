@@ -97,7 +97,7 @@ def carry_layout(fgraph, settings, followed=None):
     remember(stored_in_c01b(region, plan) if plan.pays else [], [site.node for site in region.sites if site.node not in now])
     fgraph.attach_feature(Followed([now.get(site.node, site.node.outputs)[0] for site in region.sites],
                                    [node.outputs[0] for node in converting_nodes(fgraph)]))
-    return record(fgraph, region, plan, replaced, shapes, before, edits.notes)
+    return record(fgraph, region, plan, replaced, shapes, before, edits.notes, settings.constraints)
 
 
 def _write(report, target):

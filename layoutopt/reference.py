@@ -7,7 +7,6 @@ import theano
 from theano.compile.function_module import FunctionMaker
 from theano.compile.mode import Mode
 from theano.gof import Container
-from theano.gof.graph import inputs as leaves
 from theano.gof.vm import VM_Linker
 
 # The terms of the longest sum in an op's result, by the op's name (a GPU's op without its 'Gpu'), from its operands' shapes.
@@ -57,9 +56,8 @@ class Reference:
 
     def __init__(self, function):
         maker = function.maker
-        known = {spec.variable for spec in maker.inputs}
-        wanted = [out.variable for out in maker.outputs] + [spec.update for spec in maker.inputs if spec.update]
-        if any(x not in known for x in leaves(wanted) if not isinstance(x, theano.Constant)):
+        graph = maker.fgraph
+        if any(spec.variable is x for spec, x in zip(maker.inputs + maker.outputs, graph.inputs + graph.outputs[:len(maker.outputs)])):
             raise NotComparable("the function is a copy (f.copy) and has lost the graph it was made from: verify the original")
         self.terms = 1
         specs = [_with_own_storage(spec) for spec in maker.inputs]

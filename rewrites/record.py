@@ -1,5 +1,4 @@
 """What was decided about a graph and what it cost: plain data, taken before and after the rewrite."""
-import os
 from typing import List, NamedTuple, Optional, Tuple
 
 from theano.compile import SharedVariable
@@ -10,8 +9,11 @@ from layoutopt.kernels.relayout import ToBC01, ToC01B
 
 from .carriers import why_not
 from .carriers.dimshuffle import moves_data
+from .drawing import Drawing, draw, nodes_in_c01b
+from .hints import hint_of_batch, hints_of
 from .layout import BC01, C01B, bc01_order, c01b_order
 from .measured import time_conversions
+from .place import place_of, places_of
 from .region import SITE_OPS
 from .sites import C01B_OPS
 from .storage import is_stored
@@ -31,6 +33,9 @@ class SiteRecord(NamedTuple):
     bc01_seconds, c01b_seconds : what the plan counted with; None where there is no such version.
     note : what other part of the graph it has taken in, or ''.
     timed : whether the seconds were measured when the function was compiled.
+    facts : its sizes and parameters (`rewrites.sites`), None where unknown.
+    qualifies : the verdict.
+    hints : what would change the outcome, in words.
     """
 
     kind: str
@@ -43,6 +48,9 @@ class SiteRecord(NamedTuple):
     c01b_seconds: Optional[float]
     note: str = ""
     timed: bool = False
+    facts: dict = {}
+    qualifies: bool = True
+    hints: Tuple[str, ...] = ()
 
 
 class ConversionRecord(NamedTuple):
@@ -72,6 +80,8 @@ class Record(NamedTuple):
     unchanged_seconds, planned_seconds, bound_seconds : predicted cost of the region as it was, as it is, and the lower
         bound that the flow proves.
     applied : False where the plan was not cheaper and the graph was left alone.
+    drawing : the graph as it is after the rewrite.
+    hint : what another batch size would change, in words.
     """
 
     sites: List[SiteRecord]
@@ -81,6 +91,8 @@ class Record(NamedTuple):
     planned_seconds: float
     bound_seconds: float
     applied: bool
+    drawing: Drawing = Drawing([], [])
+    hint: str = ""
 
 
 class Recorded(Feature):
@@ -95,7 +107,7 @@ def recorded(fgraph):
     return next((feature.report for feature in fgraph._features if isinstance(feature, Recorded)), None)
 
 
-def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=()):
+def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=(), constraints="layoutopt"):
     """The record of one run, of the graph as it is after `replaced` = `apply_plan(...)`.
 
     Parameters
@@ -107,17 +119,35 @@ def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=())
         See `rewrites.edits`.
     """
     now_c01b = {old: new for old, new in replaced or ()}
-    sites = [_site_record(site, now_c01b.get(site.node), dict(notes).get(site.node, "")) for site in region.sites]
+    sites = [_site_record(site, now_c01b.get(site.node), dict(notes).get(site.node, ""), place, shapes.machine, constraints)
+             for site, place in zip(region.sites, places_of(region.sites))]
     if shapes.clock is not None:
         time_conversions([node.inputs[0] for node in converting_nodes(fgraph) if _direction(node) == C01B] +
                          [node.outputs[0] for node in converting_nodes(fgraph) if _direction(node) == BC01], shapes)
     return Record(sites, conversions(fgraph, shapes, region.choices), conversions_before, plan.unchanged, plan.seconds, plan.bound,
-                  replaced is not None)
+                  replaced is not None, _drawing(fgraph, region, replaced or ()),
+                  hint_of_batch(region.sites, [site.layout for site in sites], shapes.machine, constraints))
 
 
-def _site_record(site, new_outputs, note):
+def _drawing(fgraph, region, replaced):
+    now = {old: new for old, new in replaced}
+    c01b = nodes_in_c01b(replaced, region.choices, _converts) | {site.node for site in region.sites if type(site.node.op) in C01B_OPS}
+    sites = {_site_node(now.get(site.node, site.node.outputs)[0]): number for number, site in enumerate(region.sites)}
+    converting = converting_nodes(fgraph)
+    c01b |= {node for node in converting if _direction(node) == C01B}
+    return draw(fgraph, c01b, sites, {node: number for number, node in enumerate(converting)}, _producer, place_of)
+
+
+def _site_node(variable):
+    """The convolution or pooling that computes a value, flags and shape of which may have been set behind it."""
+    node = variable.owner
+    while type(node.op) not in SITE_OPS and node.inputs[0].owner is not None:
+        node = node.inputs[0].owner
+    return node
+
+
+def _site_record(site, new_outputs, note, place, machine, constraints):
     node, c01b = site.node, site.choice.c01b
-    place = place_of(node.outputs[0])
     own = type(node.op) in C01B_OPS
     layout = C01B if own or new_outputs is not None else BC01
     op = type(new_outputs[0].owner.op if new_outputs is not None else node.op).__name__
@@ -126,21 +156,12 @@ def _site_record(site, new_outputs, note):
         reason = "qualifies, but does not pay here: %s as it is, %s in c01b, conversions not counted" % (
             milliseconds(site.choice.bc01.seconds), milliseconds(c01b.seconds))
     return SiteRecord(site.kind, place, sizes_of(site.facts), layout, op, reason, site.choice.bc01.seconds,
-                      None if c01b is None else c01b.seconds, note, site.timed)
+                      None if c01b is None else c01b.seconds, note, site.timed, site.facts, site.verdict.qualifies,
+                      hints_of(site, layout, machine, constraints))
 
 
 def milliseconds(seconds):
     return "%.3g ms" % (1e3 * seconds)
-
-
-def place_of(variable):
-    """'file:line' of the program's statement that made a variable, from Theano's trace; '' if it kept none."""
-    for trace in getattr(variable.tag, "trace", None) or ():
-        frames = [frame for frame in trace if frame]
-        if frames:
-            path, line = frames[-1][:2]
-            return "%s:%d" % (os.path.basename(path), line)
-    return ""
 
 
 def sizes_of(facts):
