@@ -3,6 +3,8 @@
 Kernels choose by price; most tests here ask for tiles of 2 x 2 or 4 x 4 whatever they cost.
 """
 import collections
+import os
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import layoutopt
 from layoutopt.kernels import base
 from layoutopt.kernels.conv import FilterActs, ImageActs
 from layoutopt.kernels.reference import conv as reference
+from layoutopt.rewrites.cost import WINOGRAD_PRICES
 from layoutopt.runtime import prepare
 from tolerance import gamma, normal, whole_numbers
 
@@ -269,3 +272,10 @@ def test_plans_know_the_flag():
     with theano.change_flags(**{"layoutopt.winograd": "off"}):
         assert layoutopt.calibrate.find_machine(theano.config.layoutopt).winograd == 0
     assert layoutopt.calibrate.find_machine(theano.config.layoutopt).winograd == 2
+
+
+def test_plans_and_kernels_have_the_same_prices():
+    with open(os.path.join(base.CPU_HEADERS, "conv_winograd.h")) as header:
+        found = re.findall(r"WinogradPrices<(\d)> {\s*static constexpr double images = (\d+), outputs = (\d+), taps = (\d+);",
+                           header.read())
+    assert {int(size): tuple(map(float, prices)) for size, *prices in found} == WINOGRAD_PRICES
