@@ -17,7 +17,7 @@ _FLAGS = (
     ("simd", "Vectors of the CPU kernels: what the compiler finds on this machine, or a narrower kind.",
      EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
     ("winograd",
-     "Winograd's algorithm for 3 x 3 filters on the CPU, where it pays: 'f2', tiles of 2 x 2, no less accurate than a direct "
+     "Winograd's algorithm for 3 x 3 filters, where it pays: 'f2', tiles of 2 x 2, no less accurate than a direct "
      "kernel; 'f4', also tiles of 4 x 4, some 6 times less accurate; 'off', not at all.",
      EnumStr("f2", *sorted(set(WINOGRAD_TILES) - {"f2"}))),
     ("memory",

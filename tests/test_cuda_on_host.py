@@ -52,8 +52,8 @@ CASES = [
 ]
 
 
-# Winograd's algorithm: (channels, rows, columns, batch), filters, leading pad, flip, gradient, the tile's side, and of how many
-# rows of tiles the first band is.
+# Winograd's algorithm: (channels, rows, columns, batch), filters, leading pad, flip, gradient, the tile's side, and how many
+# rows of tiles the workspace holds.
 WINOGRAD_CASES = [
     ((18, 7, 6, 6), 10, (1, 1), False, False, 2, 1),
     ((5, 6, 7, 5), 34, (0, 2), True, True, 2, 2),
@@ -83,16 +83,13 @@ def chosen(library, case):
     return launches[:count]
 
 
-def winograd_bands(library, case):
-    """The launches of each band of tiles."""
-    images, filters, pad, flip, gradient, size, first_band = case
+def winograd_launches(library, case):
+    images, filters, pad, flip, gradient, size, band_rows = case
     grid = [images[1 + a] + 2 * pad[a] - 2 for a in (0, 1)]
     shape = [*images, filters, 3, 3, 1, *grid, 1, 1, *pad, flip]
-    rows = -(-(images[1] if gradient else grid[0]) // size)
-    for first, count in ((0, first_band), (first_band, rows - first_band)):
-        launches = (Launch * 5)()
-        library.winograd_choices(gradient, (ctypes.c_int64 * len(shape))(*shape), size, first, count, launches)
-        yield list(launches)
+    launches = (Launch * 14)()
+    count = library.winograd_choices(gradient, (ctypes.c_int64 * len(shape))(*shape), size, band_rows, launches)
+    return launches[:count]
 
 
 def on_host(launch):
@@ -117,7 +114,7 @@ def kernels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cuda")
     choices = compiled(folder / "choices.so", HERE + "/choices.cpp")
     by_name = {launch.name: launch for case in CASES for launch in chosen(choices, case)}
-    by_name.update((launch.name, launch) for case in WINOGRAD_CASES for band in winograd_bands(choices, case) for launch in band)
+    by_name.update((launch.name, launch) for case in WINOGRAD_CASES for launch in winograd_launches(choices, case))
     source = folder / "kernels.cpp"
     source.write_text('#include "cuda_on_host.h"\n%s\n' % "\n".join(map(on_host, by_name.values())) + """
         extern "C" void readable(const char* begin, const char* end) { arrays.push_back({begin, end}); }
@@ -183,8 +180,10 @@ def test_winograds_algorithm_in_bands_of_tiles(kernels, case):
     rule = (pad, (1, 1), flip)
     expected = reference.image_acts(y, w, images[1:3], *rule) if gradient else reference.filter_acts(x, w, grid, *rule)
     result = np.full(expected.shape, np.nan, "float32")
-    for transform, pack, split, multiply, join in winograd_bands(choices, case):
-        packed = run(library, pack, [run(library, transform, [w])])
+    transform, pack, *bands = winograd_launches(choices, case)
+    packed = run(library, pack, [run(library, transform, [w])])
+    assert len(bands) >= 6  # two bands at least
+    for split, multiply, join in zip(*[iter(bands)] * 3):
         products = run(library, multiply, [run(library, split, [y if gradient else x]), packed])
         band = run(library, join, [products]).reshape(expected.shape)
         assert np.isnan(result[~np.isnan(band)]).all()  # no output is written twice

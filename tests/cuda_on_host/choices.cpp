@@ -59,7 +59,8 @@ int weights(const ConvShape& s, Arithmetic how, bool wgmma, int positions, Launc
 ConvShape shape_of(const int64_t* shape) {
     ConvShape s = {};
     s.channels = shape[0], s.height = shape[1], s.width = shape[2], s.batch = shape[3];
-    s.filters = shape[4], s.filter_h = shape[5], s.filter_w = shape[6], s.groups = shape[7], s.out_h = shape[8], s.out_w = shape[9];
+    s.filters = shape[4], s.filter_h = shape[5], s.filter_w = shape[6], s.groups = shape[7];
+    s.out_h = shape[8], s.out_w = shape[9];
     s.stride_y = shape[10], s.stride_x = shape[11], s.pad_y = shape[12], s.pad_x = shape[13], s.flip = shape[14] != 0;
     return s;
 }
@@ -73,21 +74,26 @@ extern "C" int choices(int op, const int64_t* shape, int arithmetic, int wgmma, 
     return op == 2 ? weights(s, how, wgmma != 0, positions, out) : correlation(s, op == 1, how, wgmma != 0, out);
 }
 
-// A band of Winograd's tile rows: the kernels of filters, packing, input, products and output.
-extern "C" int winograd_choices(int gradient, const int64_t* shape, int m, int first_row, int band_rows, Launch* out) {
-    const ConvShape s = shape_of(shape);
-    WinogradSizes p = winograd_sizes(s, gradient != 0);
-    p.tiles_w = int(gpu::cuda::ceil_div(p.target_w, m)), p.first_row = first_row, p.band_rows = band_rows;
-    const ConvShape products = winograd_products(p, m);
-    const CorrelateSizes one = forward_sizes(products);
-    const WgmmaVariant v = choose_wgmma(one, Arithmetic::Tf32x3, false, true);
-    const PackSizes pack = pack_sizes(products, one, false);
-    const int64_t elements = (m + 2) * (m + 2), tiles = int64_t(p.band_rows) * p.tiles_w * p.batch;
+// Winograd's algorithm in tiles of m x m, with a workspace for `band_rows` rows of them: the kernels of filters and packing,
+// then of each band's input, products and output. Returns how many; `out` has room for 14.
+extern "C" int winograd_choices(int gradient, const int64_t* shape, int m, int band_rows, Launch* out) {
+    ConvShape s = shape_of(shape);
+    s.winograd = -m;
+    WinogradPlan plan = plan_winograd(s, gradient != 0, int64_t(1) << 40);
+    const int64_t row = (plan.floats - plan.inputs) / plan.tile_rows;
+    plan = plan_winograd(s, gradient != 0, plan.inputs + band_rows * row + 64);
+    WinogradSizes& p = plan.sizes;
+    const int64_t elements = (m + 2) * (m + 2), outputs = int64_t(p.rows) * p.target_h * p.target_w * p.batch;
     const int floats = p.batch % 2 == 0 ? 2 : 1;
-    out[0] = launch(winograd_filter_kernel(p, m, gradient != 0), p, elements * p.depth * p.rows);
-    out[1] = launch(pack_kernel(pack, v, false), pack, packed_floats(pack, v));
-    out[2] = launch(winograd_kernel("input", p, m, floats, p.depth), p, elements * p.depth * tiles);
-    out[3] = launch(wgmma_kernel(one, v), one, elements * p.rows * tiles);
-    out[4] = launch(winograd_kernel("output", p, m, floats, p.rows), p, int64_t(p.rows) * p.target_h * p.target_w * p.batch);
-    return 5;
+    int count = 0;
+    out[count++] = launch(winograd_filter_kernel(p, m, gradient != 0), p, elements * p.depth * p.rows);
+    out[count++] = launch(pack_kernel(plan.pack, plan.variant, false), plan.pack, packed_floats(plan.pack, plan.variant));
+    for (const int band = p.band_rows; p.first_row < plan.tile_rows; p.first_row += band) {
+        p.band_rows = std::min(band, plan.tile_rows - p.first_row);
+        const int64_t tiles = int64_t(p.band_rows) * p.tiles_w * p.batch;
+        out[count++] = launch(winograd_kernel("input", p, m, floats, p.depth), p, elements * p.depth * tiles);
+        out[count++] = launch(winograd_products_kernel(plan), winograd_product_sizes(plan), elements * p.rows * tiles);
+        out[count++] = launch(winograd_kernel("output", p, m, floats, p.rows), p, outputs);
+    }
+    return count;
 }

@@ -52,51 +52,30 @@ inline int correlate_wgmma(const ConvCall& call, const CorrelateSizes& p, Arithm
     return hopper_launch(call.device, program(kernel), grid(kernel), images, scratch.buffer(), target, p);
 }
 
-// Floats of each part of a workspace, one behind the other at multiples of 64 bytes.
-struct Slices {
-    int64_t floats = 0;
-    int64_t add(int64_t count) {
-        const int64_t begin = floats;
-        floats += (count + 15) / 16 * 16;
-        return begin;
-    }
-};
-
 // By Winograd's algorithm, band after band of the tiles' rows, as many as the workspace holds.
 inline int correlate_winograd(const ConvCall& call, Arithmetic how, bool gradient, const Buffer& images, const Buffer& target) {
     if (how != Arithmetic::Tf32x3 || !has_wgmma(call, how) || !winograd_takes(call.s)) return DECLINED;
-    WinogradSizes p = winograd_sizes(call.s, gradient);
-    const int m = choose_winograd(p, call.s.winograd);
-    if (m == 0 || p.depth > 65535 || p.rows > 65535) return DECLINED;
-    const int64_t elements = (m + 2) * (m + 2), tile_rows = ceil_div(p.target_h, m);
-    p.tiles_w = int(ceil_div(p.target_w, m)), p.band_rows = 1;
-
-    const CorrelateSizes one = forward_sizes(winograd_products(p, m));
-    const WgmmaVariant variant = choose_wgmma(one, how, false, true);
-    const PackSizes pack = pack_sizes(winograd_products(p, m), one, false);
-    Slices slices;
-    const int64_t filters = slices.add(elements * p.depth * p.rows), packed = slices.add(packed_floats(pack, variant));
-    const int64_t row_floats = elements * p.tiles_w * p.batch * (int64_t(p.depth) + p.rows) + 32;
-    p.band_rows = int(std::min<int64_t>(tile_rows, (call.workspace / 4 - slices.floats) / row_floats));
-    if (p.band_rows < 1) return DECLINED;
-    const int64_t pixels = elements * p.band_rows * p.tiles_w * p.batch;
-    const int64_t inputs = slices.add(pixels * p.depth), products = slices.add(pixels * p.rows);
-
-    if (!hopper_function(call.device, program(wgmma_kernel(one, variant)), wgmma_kernel(one, variant).shared)) return DECLINED;
+    WinogradPlan plan = plan_winograd(call.s, gradient, call.workspace / 4);
+    if (plan.m == 0) return DECLINED;
+    const Kernel products = winograd_products_kernel(plan);
+    if (!hopper_function(call.device, program(products), products.shared)) return DECLINED;
     Workspace scratch;
-    if (scratch.allocate(call.device, size_t(4 * slices.floats))) return FAILED;
-    const auto slice = [&](int64_t begin) { return Buffer{scratch.buffer().data, scratch.buffer().offset + size_t(4 * begin)}; };
-    if (run(call, winograd_filter_kernel(p, m, gradient), call.filters, slice(filters), p)) return FAILED;
-    if (run(call, pack_kernel(pack, variant, false), slice(filters), slice(packed), pack)) return FAILED;
+    if (scratch.allocate(call.device, size_t(4 * plan.floats))) return FAILED;
+    const auto part = [&](int64_t begin) { return Buffer{scratch.buffer().data, scratch.buffer().offset + size_t(4 * begin)}; };
+    WinogradSizes& p = plan.sizes;
+    if (run(call, winograd_filter_kernel(p, plan.m, gradient), call.filters, part(plan.filters), p)) return FAILED;
+    if (run(call, pack_kernel(plan.pack, plan.variant, false), part(plan.filters), part(plan.packed), plan.pack)) return FAILED;
+
     const int floats = p.batch % 2 == 0 && images.offset % 8 == 0 && target.offset % 8 == 0 ? 2 : 1;
-    const int band = p.band_rows;
-    for (p.first_row = 0; p.first_row < tile_rows; p.first_row += band) {
-        p.band_rows = int(std::min<int64_t>(band, tile_rows - p.first_row));
-        const CorrelateSizes sizes = forward_sizes(winograd_products(p, m));
-        const Kernel kernel = wgmma_kernel(sizes, variant);
-        if (run(call, winograd_kernel("input", p, m, floats, p.depth), images, slice(inputs), p)) return FAILED;
-        if (hopper_launch(call.device, program(kernel), grid(kernel), slice(inputs), slice(packed), slice(products), sizes)) return FAILED;
-        if (run(call, winograd_kernel("output", p, m, floats, p.rows), slice(products), target, p)) return FAILED;
+    for (const int band = p.band_rows; p.first_row < plan.tile_rows; p.first_row += band) {
+        p.band_rows = std::min(band, plan.tile_rows - p.first_row);
+        const Kernel multiply = winograd_products_kernel(plan);
+        const CorrelateSizes sizes = winograd_product_sizes(plan);
+        if (run(call, winograd_kernel("input", p, plan.m, floats, p.depth), images, part(plan.inputs), p)) return FAILED;
+        const Buffer inputs = part(plan.inputs), outputs = part(plan.outputs);
+        if (hopper_launch(call.device, program(multiply), grid(multiply), inputs, part(plan.packed), outputs, sizes))
+            return FAILED;
+        if (run(call, winograd_kernel("output", p, plan.m, floats, p.rows), outputs, target, p)) return FAILED;
     }
     return DONE;
 }

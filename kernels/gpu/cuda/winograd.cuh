@@ -1,4 +1,4 @@
-// Winograd's algorithm F(M x M, 3 x 3) around wgmma.cuh: 3 x 3 filters, stride 1, in T x T elements for M x M outputs, T = M + 2.
+// Winograd's algorithm F(M x M, 3 x 3) around wgmma.cuh: 3 x 3 filters, stride 1, T x T elements for M x M outputs, T = M + 2.
 //
 //     U = G w G'           V = B' x B            P[e] = U[e] V[e]           y = A' P A
 //     (depth, T*T * rows)  (T*T * depth, tiles)  T*T products over depth    (rows, outputs)
