@@ -8,6 +8,7 @@ Import this module only where pygpu can be imported.
 """
 from theano import gof
 from theano.compile import optdb
+from theano.compile.ops import Shape_i
 from theano.gpuarray.basic_ops import (GpuAlloc, GpuAllocEmpty, GpuContiguous, GpuFromHost, GpuReshape,
                                        as_gpuarray_variable, gpu_contiguous)
 from theano.gpuarray.blas import BaseGpuCorrMM
@@ -70,6 +71,14 @@ def local_gpua_layoutopt(op, context_name, inputs, outputs):
 def local_gpua_host_contiguous(op, context_name, inputs, outputs):
     """Theano's own rule is for its CpuContiguous alone."""
     return [gpu_contiguous(as_gpuarray_variable(inputs[0], context_name))]
+
+
+@register_opt("fast_compile")
+@op_lifter([Shape_i])
+@register_opt2([Shape_i], "fast_compile")
+def local_gpua_shape_i(op, context_name, inputs, outputs):
+    """A size is read off the value on the GPU; Theano, which has no rule for it, would fetch the value."""
+    return [op(as_gpuarray_variable(inputs[0], context_name))]
 
 
 # ---- copies
