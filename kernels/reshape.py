@@ -42,14 +42,17 @@ class ReshapeC01B(gof.Op):
 
     def perform(self, node, inputs, storage):
         x, shape = inputs
-        batch = x.shape[-1]
-        if len(shape) != len(self.broadcastable):
-            raise ValueError("ReshapeC01B: a shape of %d axes where %d were promised" % (len(shape), len(self.broadcastable)))
-        sizes = _filled(x.shape, [int(size) for size in shape])
-        if sizes[0] == batch:
-            storage[0][0] = x.reshape(sizes[1:] + [batch])
+        sizes = self.sizes(x.shape, shape)
+        if sizes[0] == x.shape[-1]:
+            storage[0][0] = x.reshape(sizes[1:] + sizes[:1])
         else:
             storage[0][0] = np.ascontiguousarray(np.moveaxis(np.moveaxis(x, -1, 0).reshape(sizes), 0, -1))
+
+    def sizes(self, c01b_shape, shape):
+        """`shape` as a list with a number for -1, checked against the sizes of an operand in hand."""
+        if len(shape) != len(self.broadcastable):
+            raise ValueError("ReshapeC01B: a shape of %d axes where %d were promised" % (len(shape), len(self.broadcastable)))
+        return _filled(c01b_shape, [int(size) for size in shape])
 
     def connection_pattern(self, node):
         return [[True], [False]]

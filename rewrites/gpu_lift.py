@@ -15,17 +15,23 @@ from theano.gpuarray.blas import BaseGpuCorrMM
 from theano.gpuarray.elemwise import GpuDimShuffle, GpuElemwise
 from theano.gpuarray.opt import op_lifter, register_opt, register_opt2
 from theano.gpuarray.pool import GpuAveragePoolGrad, GpuDownsampleFactorMaxGradGrad, GpuMaxPoolGrad, GpuPool
+from theano.gpuarray.subtensor import GpuAdvancedSubtensor1
 
 from layoutopt.kernels.contiguous import HostContiguous
 from layoutopt.kernels.conv import WeightActs
 from layoutopt.kernels.gpu.base import GpuC01bOp
 from layoutopt.kernels.gpu.ops import GPU_OPS, GpuConv, GpuToC01B
+from layoutopt.kernels.gpu.reshape import GpuReshapeC01B
 from layoutopt.kernels.relayout import StoredToC01B, to_c01b
+from layoutopt.kernels.take import TakeToC01B
 
 from .tidy import drop_copies
 
 # Behind Theano's in-place optimizers (75), where an op's memory is decided, and before what only removes names.
 POSITION = 76.0
+
+# The host ops that have a counterpart, or are two ops on the GPU.
+LIFTED = list(GPU_OPS) + [StoredToC01B, TakeToC01B]
 
 _settings = []  # of one function, which gives {name: value} for the parameters of `GpuConv`
 
@@ -36,7 +42,7 @@ def lifted(op, inputs, outputs):
     Parameters
     ----------
     op : theano Op
-        Of a class in `GPU_OPS`, or StoredToC01B or HostContiguous.
+        Of a class in `LIFTED`.
     inputs : list of variables
         On the host or on the GPU.
     outputs : list of variables
@@ -44,6 +50,8 @@ def lifted(op, inputs, outputs):
     """
     if isinstance(op, StoredToC01B):
         return [GpuToC01B(to_c01b)(*inputs)]
+    if isinstance(op, TakeToC01B):
+        return [GpuToC01B(to_c01b)(GpuAdvancedSubtensor1()(*inputs))]
     gpu_op = GPU_OPS[type(op)]
     if not issubclass(gpu_op, GpuConv):
         return [gpu_op(op)(*inputs)]
@@ -57,8 +65,8 @@ def lifted(op, inputs, outputs):
 
 
 @register_opt("fast_compile")
-@op_lifter(list(GPU_OPS) + [StoredToC01B])
-@register_opt2(list(GPU_OPS) + [StoredToC01B], "fast_compile")
+@op_lifter(LIFTED)
+@register_opt2(LIFTED, "fast_compile")
 def local_gpua_layoutopt(op, context_name, inputs, outputs):
     """FilterActs(...) -> GpuFilterActs(...), and so on."""
     first = as_gpuarray_variable(inputs[0], context_name)
@@ -104,7 +112,7 @@ def _as_first(node, contiguous):
 
 GPU_RULES = dict.fromkeys((GpuC01bOp, GpuContiguous, GpuAlloc, GpuAllocEmpty, GpuFromHost, BaseGpuCorrMM, GpuPool,
                            GpuMaxPoolGrad, GpuAveragePoolGrad, GpuDownsampleFactorMaxGradGrad), _always)
-GPU_RULES.update({GpuReshape: _as_first, GpuElemwise: _elemwise_is, GpuDimShuffle: _dimshuffle_is})
+GPU_RULES.update({GpuReshape: _as_first, GpuReshapeC01B: _as_first, GpuElemwise: _elemwise_is, GpuDimShuffle: _dimshuffle_is})
 
 
 class DropGpuCopies(gof.Optimizer):

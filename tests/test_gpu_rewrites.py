@@ -16,9 +16,14 @@ from theano.tensor.signal.pool import pool_2d
 
 import layoutopt
 from layoutopt.kernels import FilterActs, ImageActs, MaxPool, ToC01B, WeightActs, gpu_contiguous
+from layoutopt.kernels.activation import _Activation
 from layoutopt.kernels.base import C01bOp
 from layoutopt.kernels.gpu import (GpuAvgPool, GpuAvgPoolGrad, GpuFilterActs, GpuImageActs, GpuMaxPool, GpuMaxPoolGrad,
                                    GpuToBC01, GpuToC01B, GpuWeightActs)
+from layoutopt.kernels.gpu.reshape import GpuReshapeC01B
+from layoutopt.kernels.reshape import ReshapeC01B
+from layoutopt.kernels.take import TakeToC01B
+from layoutopt.rewrites.gpu_lift import LIFTED
 from tolerance import whole_numbers
 
 FAST = theano.compile.get_mode("FAST_RUN")
@@ -179,6 +184,37 @@ def test_conversion_of_a_shared_variable_is_lifted(rng):
     f = theano.function([], ToC01B()(w), mode=FLAGGED)
     assert counts(f)[GpuToC01B] == 1
     np.testing.assert_array_equal(f(), np.asarray(w.get_value()).transpose(1, 2, 3, 0))
+
+
+def test_every_op_of_a_plan_has_a_rule():
+    """A host op without one would fetch what it works on. tanh and sigmoid by vectors are for the CPU alone."""
+
+    def concrete(cls):
+        for sub in cls.__subclasses__():
+            yield from [] if sub.__name__.startswith("_") else [sub]
+            yield from concrete(sub)
+
+    ops = set(concrete(C01bOp)) - set(concrete(_Activation))
+    assert {FilterActs, TakeToC01B} < ops <= set(LIFTED)
+
+
+def test_a_minibatch_is_taken_from_images_on_the_gpu(rng):
+    images, rows = theano.shared(whole_numbers(rng, (9, 3, 4, 5))), tt.lvector()
+    f = theano.function([rows], TakeToC01B()(images, rows), mode=FLAGGED)
+    assert counts(f)[GpuToC01B] == 1 and fetched(f) == []
+    np.testing.assert_array_equal(f([3, 0, 8]), np.asarray(images.get_value())[[3, 0, 8]].transpose(1, 2, 3, 0))
+    with pytest.raises(IndexError):
+        f([9])
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 10), (-1, 20), (12, 10), (4, -1, 3)])
+def test_reshapes_of_c01b_values(shape, rng):
+    x, sizes = tt.ftensor4(), tt.lvector()
+    op = ReshapeC01B((False,) * len(shape))
+    value = whole_numbers(rng, (5, 2, 2, 6))
+    f, host = (theano.function([x, sizes], op(x, sizes), mode=mode) for mode in (FLAGGED, ON_HOST))
+    assert counts(f)[GpuReshapeC01B] == 1
+    np.testing.assert_array_equal(f(value, shape), host(value, shape))
 
 
 def test_image_acts_takes_its_output_shape_from_the_host(rng):

@@ -1,6 +1,7 @@
 """The GPU ops: for each, the host op that it is, and the C++ that computes it."""
-from .. import avg_pool, conv, pool, relayout
+from .. import avg_pool, conv, pool, relayout, reshape
 from .base import GpuC01bOp
+from .reshape import GpuReshapeC01B
 
 
 class GpuConv(GpuC01bOp):
@@ -128,3 +129,4 @@ class GpuToBC01(_GpuRelayout):
 
 GPU_OPS = {op.host_class: op for op in (GpuFilterActs, GpuImageActs, GpuWeightActs, GpuMaxPool, GpuMaxPoolGrad,
                                         GpuMaxPoolGradGrad, GpuAvgPool, GpuAvgPoolGrad, GpuToC01B, GpuToBC01)}
+GPU_OPS[reshape.ReshapeC01B] = GpuReshapeC01B
