@@ -12,6 +12,7 @@
 //     batch 1, M = 2:    source  0 1 2 3 4 5 6 7     phases  0 2 4 6  1 3 5 7     j = 0: 0 2 4, j = 2: 2 4 6
 #pragma once
 #include "conv_axes.h"
+#include "stream.h"
 #include "winograd.h"
 
 namespace c01b {
@@ -134,13 +135,7 @@ struct WinogradColumns {
             for (int64_t v = 0; v < b.vectors; ++v) {
                 const TileRun& run = b.run[b.begin[v]];
                 if (run.in_place) {
-                    if (!phased) {
-                        const float* next = source + run.source + c.source_h * c.source_w * c.batch;
-#pragma GCC unroll 8
-                        for (int i = 0; i < N; ++i)
-#pragma GCC unroll 8
-                            for (int j = 0; j < N; ++j) __builtin_prefetch(next + i * row_step + column_step[j], 0, 2);
-                    }
+                    if (!phased && d + 1 < c.depth) fetch_tile(source + c.source_h * c.source_w * c.batch + run.source);
                     evaluate_square<Winograd<M>::image, N>(source + run.source, row_step, column_step, panel + v * lanes,
                                                            point);
                     continue;
@@ -186,13 +181,21 @@ private:
         r.in_place = whole && r.count == lanes;
     }
 
+    // The next channel's pixels: from channel to channel the hardware finds nothing to go on.
+    void fetch_tile(const float* pixels) const {
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i)
+#pragma GCC unroll 8
+            for (int j = 0; j < N; ++j) fetch(pixels + i * row_step + column_step[j]);
+    }
+
     // The run's pixels to [row][column][lane]. Stores past the run's end, where the next run follows or nothing counts.
     void assemble(const TileRun& r, const float* source, float* square) const {
         for (int i = 0; i < N; ++i)
             for (int j = 0; j < N; ++j) {
                 const bool in = i >= r.rows.begin && i < r.rows.end && j >= r.columns.begin && j < r.columns.end;
                 store(square + (i * N + j) * square_pitch + r.lane,
-                      in ? load_first(source + r.source + i * row_step + column_step[j], static_cast<int>(r.count))
+                      in ? load_first(source + (r.source + i * row_step + column_step[j]), static_cast<int>(r.count))
                          : zero());
             }
     }
@@ -211,28 +214,12 @@ private:
         }
     }
 
-    // Pixels first, first + 1, ... of a row, M of each of `tiles`, to [column mod M][tile][image].
+    // Pixels first, first + 1, ... of a row, M of each of `tiles`, to [column mod M][tile][image]. Stores past the end of a
+    // phase, into what comes next or is room for that.
     void sort_row(const float* row, int64_t first, int64_t tiles, float* to) const {
         const Inside in = inside(first, tiles * M, c.source_w);
         if (c.batch == 1) {
-            for (int64_t t = 0; t < tiles; t += lanes) {
-                vec x[M];
-#pragma GCC unroll 4
-                for (int q = 0; q < M; ++q) {
-                    const int64_t k = t * M + q * lanes;  // of `lanes` pixels; shifted into place where they begin outside
-                    const int64_t begin = std::max(in.begin - k, int64_t{0}), end = std::min<int64_t>(in.end - k, lanes);
-                    if (begin == 0 && end == lanes) {
-                        x[q] = load(row + first + k);
-                    } else {
-                        float part[2 * lanes] = {};
-                        if (begin < end) store(part + begin, load_first(row + first + k + begin, static_cast<int>(end - begin)));
-                        x[q] = load(part);
-                    }
-                }
-                separate(x);
-#pragma GCC unroll 4
-                for (int q = 0; q < M; ++q) store(to + q * phase + t, x[q]);
-            }
+            sort_single(row, {first + in.begin, first + in.end}, first, tiles, to);
             return;
         }
         const int n = static_cast<int>(c.batch);
@@ -242,6 +229,27 @@ private:
                 store(to + q * phase + t * n,
                       k >= in.begin && k < in.end ? load_first(row + (first + k) * n, n) : zero());
             }
+    }
+
+    // The same for one image, of whose row the pixels in `in` exist: M vectors of neighbouring pixels at a time.
+    void sort_single(const float* row, const Inside& in, int64_t first, int64_t tiles, float* to) const {
+        for (int64_t t = 0; t < tiles; t += lanes) {
+            vec x[M];
+#pragma GCC unroll 4
+            for (int q = 0; q < M; ++q) x[q] = load_inside(row, first + t * M + q * lanes, in);
+            separate(x);
+#pragma GCC unroll 4
+            for (int q = 0; q < M; ++q) store(to + q * phase + t, x[q]);
+        }
+    }
+
+    // Pixels k, k + 1, ..., 0 for those outside.
+    static vec load_inside(const float* row, int64_t k, const Inside& in) {
+        if (k >= in.begin && k + lanes <= in.end) return load(row + k);
+        float part[2 * lanes] = {};
+        const int64_t begin = std::max<int64_t>(in.begin - k, 0), end = std::min<int64_t>(in.end - k, lanes);
+        if (begin < end) store(part + begin, load_first(row + (k + begin), static_cast<int>(end - begin)));
+        return load(part);
     }
 
     // All lanes in one tile.
