@@ -7,6 +7,9 @@ from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.record import milliseconds, recorded
 from layoutopt.rewrites.tidy import copies_left
 
+from .facts import ends, to_dict, to_json
+from .page import to_frame, to_html
+
 WIDTH = 80  # columns of a terminal
 _ROW = "%-53s %12s"
 _INDENT = 5 * " "
@@ -28,14 +31,32 @@ class Report:
         Name and report of each loop (theano.scan) in the function; those of its step.
     copies : int, or None
         Contiguity copies that the function, in whole, may still make; None where it is not compiled yet.
+    place : str
+        Where the program compiled it, 'file:line'; '' where that is not known.
     """
 
-    def __init__(self, record, reason="", profiled=None, loops=(), copies=None):
+    def __init__(self, record, reason="", profiled=None, loops=(), copies=None, place=""):
         self.record = record
         self.reason = reason
         self.profiled = profiled
         self.loops = list(loops)
         self.copies = copies
+        self.place = place
+
+    def to_dict(self):
+        """The report as plain data (``layoutopt/page/report.schema.json``)."""
+        return to_dict(self)
+
+    def to_json(self):
+        """The report as JSON, a str: a document with one function."""
+        return to_json([self])
+
+    def to_html(self):
+        """The report as an HTML page that needs nothing else, a str."""
+        return to_html([self])
+
+    def _repr_html_(self):
+        return to_frame(self)
 
     def __str__(self):
         if self.record is None:
@@ -91,6 +112,8 @@ class Report:
             lines += _wrapped("%s, from %s, for %s" % (_bytes(c.bytes), c.produced_by, c.needed_by))
             for end in c.ends:
                 lines += _wrapped("the layout ends at " + end)
+        for end in ends(self.record):
+            lines += _wrapped("what ended it cost %s: %s" % (milliseconds(end["seconds"]), end["op"]))
         return lines
 
 
@@ -150,5 +173,6 @@ def explain(function):
     report = recorded(maker.fgraph)
     if report is None:
         return Report(None, "the function has no convolution or pooling, was compiled without the flag "
-                            "optimizer_including=layoutopt, or is a copy of another (f.copy), which has it", loops=loops)
-    return Report(report.record, report.reason, _profile_of(function), loops, copies_left(maker.fgraph))
+                            "optimizer_including=layoutopt, or was unpickled or copied without its inputs", loops=loops)
+    return Report(report.record, report.reason, _profile_of(function), loops, copies_left(maker.fgraph),
+                  report.place)

@@ -12,14 +12,16 @@ from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.legacy import name_gradients
 from layoutopt.rewrites.loops import convert_before, loops
 from layoutopt.rewrites.padding import fold_padding
+from layoutopt.rewrites.place import caller, place_of, places_of
 from layoutopt.rewrites.plan import solve
-from layoutopt.rewrites.record import Recorded, conversions, converting_nodes, record
+from layoutopt.rewrites.record import conversions, converting_nodes, keep, record
 from layoutopt.rewrites.region import find_region, has_sites
 from layoutopt.rewrites.reorder import keep_axes_in_place
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.storage import remember, stored_in_c01b
 from layoutopt.rewrites.tidy import drop_copies
 
+from . import written
 from .device import find_target, on_gpu, why_not_gpu
 from .explain import Report
 from .runtime import prepare
@@ -43,8 +45,9 @@ class LayoutOptimizer(gof.Optimizer):
             return
         reason = standing_aside()
         report = Report(None, reason) if reason else Report(carry_layout(fgraph, theano.config.layoutopt), why_not_gpu())
-        fgraph.attach_feature(Recorded(report))
-        _write(report, theano.config.layoutopt.report)
+        report.place = caller()
+        keep(fgraph, report)
+        written.write(report, theano.config.layoutopt.report)
 
     def print_summary(self, stream=sys.stdout, level=0, depth=-1):
         print("%s%s" % (" " * level, type(self).__name__), file=stream)
@@ -66,7 +69,7 @@ def carry_layout(fgraph, settings, followed=None):
         With at least one site.
     settings : theano.config.layoutopt
     followed : list, optional
-        Gets (old node, new outputs, their layouts) for each node that is in c01b afterwards.
+        Gets (old node, new outputs, their layouts, place) for each node that is in c01b afterwards.
 
     Returns
     -------
@@ -91,25 +94,15 @@ def carry_layout(fgraph, settings, followed=None):
         edits.undo()
         region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record
     if followed is not None:
-        followed += [(node, outputs, region.choices[node].c01b.gives) for node, outputs in replaced or ()]
+        places = dict(zip((site.node for site in region.sites), places_of(region.sites)))
+        followed += [(node, outputs, region.choices[node].c01b.gives, places.get(node) or place_of(node.outputs[0]))
+                     for node, outputs in replaced or ()]
     drop_copies(fgraph)
     now = dict(replaced or ())
     remember(stored_in_c01b(region, plan) if plan.pays else [], [site.node for site in region.sites if site.node not in now])
     fgraph.attach_feature(Followed([now.get(site.node, site.node.outputs)[0] for site in region.sites],
                                    [node.outputs[0] for node in converting_nodes(fgraph)]))
     return record(fgraph, region, plan, replaced, shapes, before, edits.notes, settings.constraints)
-
-
-def _write(report, target):
-    """Append a report to a file, or to stderr for '-'; a file that cannot be written must not stop the program."""
-    if target == "-":
-        print(report, file=sys.stderr)
-    elif target:
-        try:
-            with open(target, "a") as file:
-                print(report, file=file)
-        except OSError as problem:
-            print("layoutopt: no report in %s: %s" % (target, problem.strerror), file=sys.stderr)
 
 
 def register():

@@ -42,8 +42,8 @@ def hint_of_batch(sites, layouts, machine, constraints):
     images, seconds = padded[0][0], sum(s for _, s in padded)
     if seconds / images > (1 - WORTH) * sum(now) / batch:
         return ""
-    return "batches of %d: of %d, the convolutions and poolings would take %.3g ms, not %.3g, for every %d images" % (
-        batch, images, 1e3 * seconds, 1e3 * sum(now) * images / batch, images)
+    return "With batches of %d in place of %d the convolutions and poolings would take %.3g ms for %d images, not %.3g." % (
+        images, batch, 1e3 * seconds, images, 1e3 * sum(now) * images / batch)
 
 
 def _padded(site, name, machine, constraints):

@@ -102,9 +102,19 @@ class Recorded(Feature):
         self.report = report
 
 
+def keep(fgraph, report):
+    """Keep a report with a function graph. Its inputs have it, too: a copy of the function (f.copy) has theirs copied and no
+    features."""
+    fgraph.attach_feature(Recorded(report))
+    for x in fgraph.inputs:
+        x.tag.layoutopt_report = report
+
+
 def recorded(fgraph):
     """The report of a function graph, or None."""
-    return next((feature.report for feature in fgraph._features if isinstance(feature, Recorded)), None)
+    kept = [feature.report for feature in fgraph._features if isinstance(feature, Recorded)]
+    kept += [x.tag.layoutopt_report for x in fgraph.inputs if hasattr(x.tag, "layoutopt_report")]
+    return kept[0] if kept else None
 
 
 def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=(), constraints="layoutopt"):
