@@ -10,9 +10,10 @@ from .layout import C01B
 
 # Operations a second of our kernels, by what computes them: forward, gradient for the images, for the weights.
 RATES = {
-    "tf32": (150e12, 140e12, 120e12),  # products of single TF32 numbers
-    "tensor": (60e12, 58e12, 55e12),  # float32 as three products of TF32 numbers
-    "scalar": (46e12, 44e12, 38e12),  # multiply-adds of float32
+    "tf32 wgmma": (250e12, 240e12, 165e12),  # products of single TF32 numbers, compute capability 9.0
+    "tf32": (175e12, 165e12, 150e12),  # the same from 8.0 on
+    "wgmma": (97e12, 95e12, 73e12),  # float32 as three products of TF32 numbers, 9.0
+    "tensor": (62e12, 60e12, 58e12),  # the same from 8.0 on
     "portable": (10e12, 10e12, 8e12),  # the kernels in libgpuarray's dialect, estimated
 }
 _COLUMN = {FORWARD: 0, IMAGE_GRADIENT: 1, WEIGHT_GRADIENT: 2}
@@ -37,7 +38,7 @@ class GpuMachine(NamedTuple):
     caution : as in `rewrites.cost.Machine`.
     """
 
-    rates: Tuple[float, float, float] = RATES["scalar"]
+    rates: Tuple[float, float, float] = RATES["tensor"]
     cudnn: bool = False
     bandwidth: float = 3.7e12
     call: float = 8e-6
@@ -83,12 +84,12 @@ def rates_of(kind, compute, tf32):
     ----------
     kind : {'cuda', 'opencl'}
     compute : int
-        Compute capability times 10; tensor cores take TF32 from 80 on.
+        Compute capability times 10. wgmma is of 9.0 alone.
     tf32 : bool
         Products of single TF32 numbers are allowed.
     """
-    if kind != "cuda":
+    if kind != "cuda" or compute < 80:
         return RATES["portable"]
-    if compute < 80:
-        return RATES["scalar"]
+    if compute == 90:
+        return RATES["tf32 wgmma" if tf32 else "wgmma"]
     return RATES["tf32" if tf32 else "tensor"]

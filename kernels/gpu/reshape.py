@@ -21,6 +21,9 @@ class GpuReshapeC01B(Op):
     def __init__(self, host):
         self.host = host
 
+    def __str__(self):
+        return type(self).__name__
+
     def make_node(self, x, shape):
         context = infer_context_name(x)
         x = as_gpuarray_variable(x, context)
