@@ -5,10 +5,21 @@ import sys
 import time
 
 
-def serve(step=None, prepare=None):
+def timed(step, steps):
+    """Seconds of each of some steps by the host's clock, and the loss of the last."""
+    seconds, loss = [], None
+    for _ in range(steps):
+        started = time.perf_counter()
+        loss = step()
+        seconds.append(time.perf_counter() - started)
+    return dict(seconds=seconds, loss=None if loss is None else float(loss))
+
+
+def serve(step=None, prepare=None, timed=timed):
     """Call `step()`, which returns the loss or None, as often as each line of stdin says, and print the times as JSON.
 
-    A line that is a JSON object instead says what is measured next: ``prepare(**object)`` returns the new `step`.
+    A line that is a JSON object instead says what is measured next: ``prepare(**object)`` returns the new `step`. Another clock
+    than the host's is another `timed`.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
@@ -22,12 +33,3 @@ def serve(step=None, prepare=None):
             answer = timed(step, task)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-def timed(step, steps):
-    seconds, loss = [], None
-    for _ in range(steps):
-        started = time.perf_counter()
-        loss = step()
-        seconds.append(time.perf_counter() - started)
-    return dict(seconds=seconds, loss=None if loss is None else float(loss))
