@@ -54,6 +54,7 @@ class TheanoWatcher:
 
     def flags_are_read(self, configparser):
         flags = configparser.THEANO_FLAGS_DICT
+        flags.update(commanded_flags(configparser))
         for key in [key for key in flags if key.startswith("layoutopt.")]:
             self.hidden_flags[key] = flags.pop(key)
 
@@ -68,6 +69,21 @@ class TheanoWatcher:
         sys.meta_path.remove(self)
         if asked_for():
             import layoutopt  # noqa: F401
+
+
+def commanded_flags(configparser):
+    """What `python -m layoutopt run` and `explain` ask for, which wins; lists of optimizations are added to the user's own."""
+    import os
+
+    flags = configparser.parse_config_string(os.environ.get("LAYOUTOPT_FLAGS", ""))
+    for key in flags:
+        if key.startswith("optimizer_"):
+            try:
+                users = configparser.fetch_val_for_key(key)
+            except KeyError:
+                users = ""
+            flags[key] = ":".join(filter(None, (users, flags[key])))
+    return flags
 
 
 def asked_for():

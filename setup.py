@@ -46,6 +46,7 @@ REQUIRES = [
     "scipy>=1.5.4,<1.11",   # 1.11 was made for later numpys
     "setuptools<82",        # Theano imports pkg_resources, which 82 dropped
     "networkx>=2.6.2",
+    "tqdm>=4",
 ]
 
 setup(
@@ -58,7 +59,7 @@ setup(
     install_requires=REQUIRES if SUPPORTED else [],
     packages=list(FOLDERS) + ["%s.%s" % (name, sub) for name, folder in FOLDERS.items() for sub in find_packages(folder)],
     package_dir=FOLDERS,
-    package_data={"layoutopt.kernels": ["cpu/*.h", "gpu/*", "gpu/cuda/*"]},
+    package_data={"layoutopt.page": ["*.css", "*.html", "*.js", "*.json"], "layoutopt.kernels": ["cpu/*.h", "gpu/*", "gpu/cuda/*"]},
     py_modules=["_layoutopt_startup"],
     cmdclass={"build": Build, "build_pth": BuildPth},
     zip_safe=False,

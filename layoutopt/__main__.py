@@ -2,10 +2,13 @@
 import argparse
 import sys
 
-from . import calibrate
+from . import calibrate, explain_program, info, run
 
 # Each command is a module with add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
+    "run": (run, "run a program under layoutopt; --compare: with and without"),
+    "explain": (explain_program, "run a program and say what became of its convolutions and poolings, and why"),
+    "info": (info, "print versions and settings, for a bug report"),
     "calibrate": (calibrate, "measure this machine, so that plans rest on its own speeds"),
 }
 

@@ -32,9 +32,20 @@ _FLAGS = (
      StrParam("auto", lambda value: value in ("auto", "None") or (value.isdigit() and int(value) > 0))),
     ("workspace", "Megabytes of GPU memory that a convolution may use while it runs, besides its output.",
      IntParam(256, lambda n: n >= 0)),
-    ("report", "File to which a report on every compiled function with a convolution or pooling is appended; '-': stderr.",
+    ("report",
+     "File to which a report on every compiled function with a convolution or pooling is appended, as text; a .json or .html file "
+     "is written anew, with all of the process's functions; '-': stderr.",
      StrParam("")),
+    ("verify",
+     "'first_call': the first call of each rewritten function is compared with the same function compiled without layoutopt, and "
+     "a difference that rounding does not explain raises LayoutMismatch; 'no': none is.",
+     EnumStr("no", "first_call")),
 )
+
+
+def names():
+    """The names of all flags, without 'layoutopt.'."""
+    return [name for name, _, _ in _FLAGS]
 
 
 def register():

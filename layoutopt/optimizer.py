@@ -21,7 +21,7 @@ from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.storage import remember, stored_in_c01b
 from layoutopt.rewrites.tidy import drop_copies
 
-from . import written
+from . import first_call, written
 from .device import find_target, on_gpu, why_not_gpu
 from .explain import Report
 from .runtime import prepare
@@ -48,6 +48,8 @@ class LayoutOptimizer(gof.Optimizer):
         report.place = caller()
         keep(fgraph, report)
         written.write(report, theano.config.layoutopt.report)
+        if theano.config.layoutopt.verify == "first_call":
+            first_call.watch()
 
     def print_summary(self, stream=sys.stdout, level=0, depth=-1):
         print("%s%s" % (" " * level, type(self).__name__), file=stream)
