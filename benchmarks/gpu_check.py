@@ -15,7 +15,8 @@ import numpy as np
 import theano
 import theano.tensor as tt
 
-from layoutopt.kernels import AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolGradGrad, ToBC01, ToC01B, WeightActs
+from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolGradGrad, ToBC01,
+                               ToC01B, WeightActs)
 from layoutopt.kernels.gpu.ops import GPU_OPS
 from layoutopt.kernels.reference import avg_pool as avg_reference
 from layoutopt.kernels.reference import conv as conv_reference
@@ -88,8 +89,8 @@ def check_layers(rng, count):
         for mode, parameters in MODES.items():
             for name, value, right in three(dict(pad=pad, stride=stride, ceil_mode=False), *operands, **parameters):
                 error = np.linalg.norm(value - right) / np.linalg.norm(right)
-                report(error < BOUNDS[mode], "%s, %s: error %.2g; batch %d, %d channels of %d, %d filters of %d, stride %d, pad %d"
-                       % (name, mode, error, batch, channels, size, filters, window, stride, pad), say=True)
+                report(error < BOUNDS[mode], "%s, %s: error %.2g; batch %d, %d channels of %d, %d filters of %d, stride %d, "
+                       "pad %d" % (name, mode, error, batch, channels, size, filters, window, stride, pad), say=True)
 
 
 def check_poolings(rng, cases):
