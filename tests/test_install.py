@@ -84,7 +84,7 @@ def installed(request):
 
 def test_wheel_holds_every_source_file_and_the_hook(wheel):
     def sources_of(folder):
-        return {path.relative_to(ROOT / folder).as_posix() for pattern in ("*.py", "*.h", "gpu/*")
+        return {path.relative_to(ROOT / folder).as_posix() for pattern in ("*.py", "*.h", "gpu/*", "gpu/cuda/*", "page/*")
                 for path in (ROOT / folder).rglob(pattern) if path.is_file()}
 
     expected = {"layoutopt.pth", "_layoutopt_startup.py"}

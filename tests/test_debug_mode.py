@@ -1,0 +1,46 @@
+"""Theano's DebugMode on graphs with our ops: C beside `perform`, views, in-place claims, and every rewrite beside the original.
+
+Stock's own abstract convolutions and poolings fail in DebugMode with this numpy and scipy (they need scipy.signal.sigtools, and index
+with lists), with layoutopt or without: so convolutions are CorrMM here, and poolings are written in c01b.
+"""
+import numpy as np
+import pytest
+import theano
+import theano.tensor as tt
+from theano.compile.debugmode import DebugMode
+from theano.tensor.nnet.corr import CorrMM
+
+from layoutopt.kernels import FilterActs, ImageActs, MaxPool, MaxPoolGrad, WeightActs
+from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
+from tolerance import whole_numbers
+
+
+def checked(inputs, outputs):
+    # Strides are not compared: an op may return any, and numpy's transpositions do.
+    mode = DebugMode(optimizer="fast_run", stability_patience=1, require_matching_strides=False).including("layoutopt")
+    return theano.function(inputs, outputs, mode=mode)
+
+
+def ops_of(f):
+    return {type(node.op) for node in f.maker.fgraph.apply_nodes}
+
+
+def test_a_rewritten_convolution_and_its_gradients(rng):
+    x = tt.TensorType("float32", (False,) * 4)("x")
+    w = theano.shared(whole_numbers(rng, (16, 3, 3, 3)), "filters")
+    y = CorrMM()(x, w)
+    f = checked([x], [y] + tt.grad((y * y).sum(), [w, x]))
+    assert {FilterActs, ImageActs, WeightActs} <= ops_of(f)
+    images = whole_numbers(rng, (64, 3, 9, 9))
+    for got, expected in zip(f(images), theano.function([x], [y] + tt.grad((y * y).sum(), [w, x]), mode="FAST_RUN")(images)):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("pool, ops", [(MaxPool((2, 2)), {MaxPool, MaxPoolGrad}), (AvgPool((2, 2)), {AvgPool, AvgPoolGrad})])
+def test_poolings_and_their_gradients(rng, pool, ops):
+    x = tt.TensorType("float32", (False,) * 4)("x")
+    y = pool(x)
+    f = checked([x], [y, tt.grad((y * y).sum(), x)])
+    assert ops <= ops_of(f)
+    images = np.ones((3, 6, 6, 20), "float32")
+    np.testing.assert_array_equal(f(images)[0], 1)
