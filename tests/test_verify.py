@@ -9,6 +9,7 @@ from theano.tensor.signal.pool import pool_2d
 
 import layoutopt
 from cheap_mode import few_compilations, mode  # noqa: F401  (a fixture)
+from layoutopt import first_call
 from layoutopt.rewrites import sites
 from layoutopt.verify import compare
 from tolerance import gamma, normal
@@ -120,3 +121,46 @@ def test_bad_input_is_told():
 def test_nan_infinities_and_sizes_count(got, holds):
     exact = np.array([1.0, np.nan], "float32")
     assert compare("y", np.array(got, "float32"), exact, [exact], 1e-6).holds == holds
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# layoutopt.verify=first_call
+
+
+@pytest.fixture
+def at_first_call(monkeypatch):
+    """The flag; the list has the functions that were verified."""
+    verified = []
+    monkeypatch.setattr(theano.config.layoutopt, "verify", "first_call")
+    monkeypatch.setattr(theano.compile.Function, "__call__", theano.compile.Function.__call__)  # taken back afterwards
+    verify = first_call.verify
+    monkeypatch.setattr(first_call, "verify", lambda f, *a, **k: (verified.append(f), verify(f, *a, **k)))
+    return verified
+
+
+def small_program():
+    x = tt.tensor4("x")
+    w = theano.shared(np.ones((16, 2, 3, 3), "float32"), "filters")
+    y = pool_2d(conv2d(x, w, input_shape=(16, 2, 8, 8)), (2, 2), ignore_border=True)
+    return [x], y, [(w, w - tt.grad((y * y).sum(), w))], np.ones((16, 2, 8, 8), "float32")
+
+
+def test_the_first_call_is_verified_and_no_other(at_first_call):
+    inputs, y, updates, images = small_program()
+    f = theano.function(inputs, y, updates=updates, mode=mode(True))
+    other = theano.function(inputs, y, mode=mode(False))
+    expected = other(images)
+    assert at_first_call == []  # it was not rewritten
+    np.testing.assert_array_equal(f(images), expected)
+    f(images)
+    assert at_first_call == [f]
+
+
+def test_a_first_call_that_differs_raises(at_first_call, monkeypatch):
+    wrong_gradient(monkeypatch, 0.5)
+    inputs, y, updates, images = small_program()
+    f = theano.function(inputs, y, updates=updates, mode=mode(True))
+    before = updates[0][0].get_value()
+    with pytest.raises(layoutopt.LayoutMismatch, match="the update of filters differs"):
+        f(images)
+    np.testing.assert_array_equal(updates[0][0].get_value(), before)
