@@ -117,9 +117,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--only", choices=("lenet", "kernels"), help="half of it")
     args = parser.parse_args()
-    step = lenet(args.turns)
-    rows = kernels(args.turns)
+    step = lenet(args.turns) if args.only != "kernels" else None
+    rows = kernels(args.turns) if args.only != "lenet" else []
     summary(rows)
     if args.json:
         with open(args.json, "w") as target:

@@ -3,6 +3,10 @@ import os
 import sys
 
 import numpy as np
+import theano
+
+if "layoutopt" in theano.config.optimizer_including:
+    import layoutopt  # noqa: F401  (by itself this happens where layoutopt is installed, not where it is only unpacked)
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "examples"))
 
