@@ -137,10 +137,9 @@ def _bytes(count):
     return "%.3g GB" % count
 
 
-def _profile_of(function):
+def profiled_seconds(fgraph, profile):
     """Seconds of a call by site and conversion, from Theano's profile of a function; None if there is none."""
-    profile = getattr(function, "profile", None)
-    followed = next((feature for feature in function.maker.fgraph._features if isinstance(feature, Followed)), None)
+    followed = next((feature for feature in fgraph._features if isinstance(feature, Followed)), None)
     if followed is None or not getattr(profile, "apply_time", None):
         return None
     calls = profile.apply_callcount
@@ -174,5 +173,5 @@ def explain(function):
     if report is None:
         return Report(None, "the function has no convolution or pooling, was compiled without the flag "
                             "optimizer_including=layoutopt, or was unpickled or copied without its inputs", loops=loops)
-    return Report(report.record, report.reason, _profile_of(function), loops, copies_left(maker.fgraph),
-                  report.place)
+    profiled = profiled_seconds(maker.fgraph, getattr(function, "profile", None))
+    return Report(report.record, report.reason, profiled, loops, copies_left(maker.fgraph), report.place)

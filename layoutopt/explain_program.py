@@ -19,6 +19,7 @@ def add_arguments(parser):
     form.add_argument("--json", dest="form", action="store_const", const=to_json, help="as JSON")
     form.add_argument("--html", dest="form", action="store_const", const=to_html, help="as an HTML page")
     parser.set_defaults(form=_text)
+    parser.add_argument("--profile", action="store_true", help="with what the program's calls took")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: stdout)")
     parser.add_argument("script", help="the program; what it prints goes to stderr")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its own arguments")
@@ -30,7 +31,7 @@ def run(args):
         program.check(args.script)
         if args.output:
             program.check_writable(args.output)
-        status, reports = _run(args.script, args.arguments)
+        status, reports = _run(args.script, args.arguments, args.profile)
         _print(args, status, reports)
     except program.CannotRun as reason:
         print("layoutopt: %s" % reason, file=sys.stderr)
@@ -38,11 +39,11 @@ def run(args):
     return status
 
 
-def _run(script, arguments):
+def _run(script, arguments, profile):
     """The program's exit status, and the reports on its functions."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "report.json")
-        status = program.run(script, arguments, program.environment(report=path), stdout=2)
+        status = program.run(script, arguments, program.environment(profile=profile, report=path), stdout=2)
         if not os.path.exists(path):
             return status, []
         with open(path, encoding="utf-8") as file:

@@ -47,7 +47,7 @@ class LayoutOptimizer(gof.Optimizer):
         report = Report(None, reason) if reason else Report(carry_layout(fgraph, theano.config.layoutopt), why_not_gpu())
         report.place = caller()
         keep(fgraph, report)
-        written.write(report, theano.config.layoutopt.report)
+        written.write(report, theano.config.layoutopt.report, fgraph)
         if theano.config.layoutopt.verify == "first_call":
             first_call.watch()
 

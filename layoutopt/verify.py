@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import theano
+from tqdm import tqdm
 
 from layoutopt.kernels.base import winograd_tile
 
@@ -90,11 +91,17 @@ def verify(function, *arguments, **named):
     """
     if not hasattr(getattr(function, "maker", None), "fgraph"):
         raise TypeError("verify takes a compiled Theano function, got %s" % type(function).__name__)
-    reference, states = Reference(function), states_of(function)
-    got = sum(call_with(function, states, arguments, named), [])
-    exact = sum(reference(states, arguments, named), [])
-    gamma = gamma_of(reference.roundings)
-    moved = [sum(reference(*changed(function, states, arguments, named, gamma, seed)), []) for seed in range(RUNS)]
+    with tqdm(total=3 + RUNS, desc="layoutopt verifies", unit="step", disable=None, leave=False) as progress:
+
+        def done(values):
+            progress.update()
+            return values
+
+        states, reference = states_of(function), done(Reference(function))
+        got = sum(done(call_with(function, states, arguments, named)), [])
+        exact = sum(done(reference(states, arguments, named)), [])
+        gamma = gamma_of(reference.roundings)
+        moved = [sum(done(reference(*changed(function, states, arguments, named, gamma, seed))), []) for seed in range(RUNS)]
     errors = [compare(name, *values, gamma) for name, *values in zip(names_of(function), got, exact, zip(*moved))]
     if not all(error.holds for error in errors):
         from .culprit import first_difference

@@ -20,9 +20,9 @@ def compiled():
     return theano.function([x], tt.nnet.conv2d(x, w, input_shape=(64, 4, 16, 16)))
 f = compiled()
 print(__name__, sys.argv[1:], sys.path[0] == neighbour.folder, "FilterActs" in str(f.maker.fgraph.toposort()), flush=True)
+f(numpy.ones((64, 4, 16, 16), "float32"))
 sys.exit(int(sys.argv[1]))
 """
-LINE = "f = compiled()"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_compare_runs_without_and_with_it_and_writes_the_page(script, capfd, tmp
 
 def test_explain_gives_json_that_fits_its_schema_and_comes_back(script, capfd, tmp_path):
     output = tmp_path / "report.json"
-    assert main(["explain", "--json", "-o", str(output), script(), "0"]) == 0
+    assert main(["explain", "--profile", "--json", "-o", str(output), script(), "0"]) == 0
     captured = capfd.readouterr()
     assert captured.out == "" and "__main__" in captured.err  # what the program prints is no part of the JSON
     facts = json.loads(output.read_text())
@@ -63,8 +63,11 @@ def test_explain_gives_json_that_fits_its_schema_and_comes_back(script, capfd, t
     report = from_dict(facts["functions"][0])
     assert document([report]) == facts
     text = str(report)
-    assert "1 of 1 convolutions and poolings in c01b" in text and "program.py:8" in text
-    assert report.place == "program.py:%d" % (1 + PROGRAM.splitlines().index("    return theano.function([x], tt.nnet.conv2d(x, w, input_shape=(64, 4, 16, 16)))"))
+    assert set(report.profiled) == {("site", 0)} | {("conversion", i) for i in range(len(report.record.conversions))}
+    assert "not profiled" not in text and report.copies == 0
+    assert "1 of 1 convolutions and poolings in c01b" in text and "program.py:" in text
+    line, = (number for number, line in enumerate(PROGRAM.splitlines(), 1) if "theano.function(" in line)
+    assert report.place == "program.py:%d" % line
     facts["functions"][0]["sites"][0]["bc01_seconds"] = -1.0
     del facts["functions"][0]["graph"]["nodes"][0]["role"]
     assert len(breaches(facts, schema)) == 2
