@@ -8,7 +8,7 @@ from theano.gof.vm import VM_Linker
 
 from layoutopt.rewrites.layout import C01B, bc01_order
 
-from .reference import _lasts, stock
+from .reference import lasts, stock
 
 
 def first_difference(function, states, arguments, named, gamma):
@@ -73,7 +73,7 @@ def _values(function, states, arguments, named):
     """The values of all inputs of a function, in order: states, and what a call binds to the others."""
     positional, values = list(arguments), []
     for spec, state, container in zip(function.maker.inputs, states, function.input_storage):
-        if _lasts(spec):
+        if lasts(spec):
             values.append(state)
         elif spec.variable.name in named:
             values.append(named[spec.variable.name])

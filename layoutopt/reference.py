@@ -119,11 +119,11 @@ def _counting_mode(mode, count):
 
 def states_of(function):
     """What each input of a function holds that lasts from call to call: copies, None for arguments."""
-    return [copy.deepcopy(container.storage[0]) if _lasts(spec) else None
+    return [copy.deepcopy(container.storage[0]) if lasts(spec) else None
             for spec, container in zip(function.maker.inputs, function.input_storage)]
 
 
-def _lasts(spec):
+def lasts(spec):
     return isinstance(spec.value, Container) or spec.update is not None
 
 
@@ -131,7 +131,7 @@ def _lasts(spec):
 def _states(function, states):
     """Within it the function has other states; afterwards the very objects that it had."""
     lasting = [(container.storage, state) for spec, container, state
-               in zip(function.maker.inputs, function.input_storage, states) if _lasts(spec)]
+               in zip(function.maker.inputs, function.input_storage, states) if lasts(spec)]
     before = [storage[0] for storage, _ in lasting]
     for storage, state in lasting:
         storage[0] = copy.deepcopy(state)

@@ -49,24 +49,27 @@ def draw(fgraph, c01b, sites, conversions, label, place_of):
         index[key] = len(nodes)
         nodes.append(DrawnNode(*fields))
 
-    for node in fgraph.toposort():
-        if not _is_data(node):
-            continue
-        inputs = [x for x in dict.fromkeys(node.inputs) if getattr(x, "ndim", 0) >= 1 or x.owner is not None]
-        missing = [x for x in inputs if x not in index and x.owner is None and not isinstance(x, Constant)]
-        for x in missing:
-            add(x, x.name or ("shared variable" if isinstance(x, SharedVariable) else "input"), INPUT, BC01)
+    for node in filter(_is_data, fgraph.toposort()):
+        for x in dict.fromkeys(node.inputs):
+            if x not in index and x.owner is None and not isinstance(x, Constant) and getattr(x, "ndim", 0):
+                add(x, x.name or ("shared variable" if isinstance(x, SharedVariable) else "input"), INPUT, BC01)
         out = node.outputs[0]
-        role, number = (SITE, sites[node]) if node in sites else (CONVERSION, conversions[node]) if node in conversions else (OP, -1)
-        layout = C01B if node in c01b else BC01
-        add(out, label(out), role, layout, number, place_of(out))
+        role, number = _role(node, sites, conversions)
+        add(out, label(out), role, C01B if node in c01b else BC01, number, place_of(out))
         index.update((other, index[out]) for other in node.outputs[1:])
-        edges += [(index[x], index[out]) for x in inputs if x in index]
+        edges += [(index[x], index[out]) for x in dict.fromkeys(node.inputs) if x in index]
     for position, x in enumerate(fgraph.outputs):
         if x in index:
             add(("output", position), x.name or "output %d" % position, OUTPUT, BC01)
             edges.append((index[x], len(nodes) - 1))
     return Drawing(nodes, edges)
+
+
+def _role(node, sites, conversions):
+    for role, numbers in ((SITE, sites), (CONVERSION, conversions)):
+        if node in numbers:
+            return role, numbers[node]
+    return OP, -1
 
 
 def _is_data(node):
