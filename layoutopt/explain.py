@@ -75,9 +75,10 @@ class Report:
         if not r.applied:
             return lines + ["  the graph was left alone: no plan is cheaper than %s" % milliseconds(r.unchanged_seconds),
                             self._row("", "planned", "profiled")]
-        return lines + ["  planned: %s before, %s after; the proven lower bound, %s, is met"
-                        % tuple(map(milliseconds, (r.unchanged_seconds, r.planned_seconds, r.bound_seconds))),
-                        "  conversions: %d before, %d after" % (r.conversions_before, len(r.conversions)),
+        planned = "planned: %s before, %s after; the proven lower bound, %s, is met" % tuple(
+            map(milliseconds, (r.unchanged_seconds, r.planned_seconds, r.bound_seconds)))
+        lines += textwrap.wrap(planned, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        return lines + ["  conversions: %d before, %d after" % (r.conversions_before, len(r.conversions)),
                         self._row("", "planned", "profiled")]
 
     def _row(self, text, planned, profiled):
