@@ -239,23 +239,27 @@ def _conversion(node, shapes, choices):
 
 
 def _ends(node, to, choices):
-    """What made the layout end at a conversion: the nearest ops that could not be in c01b on its side in bc01, with reasons."""
+    """What made the layout end at a conversion: the nearest ops on its side in bc01 that could not be in c01b, or that are faster
+    in bc01, with reasons. Where the layout has begun again, nobody ended it."""
     reached, frontier, ends = {None, "output"}, [node], []
     while frontier and len(ends) < MOST_ENDS:
         here = frontier.pop(0)
-        if here is node or choices[here].c01b is not None:
+        if here is node or (choices[here].c01b is not None and type(here.op) not in SITE_OPS):
             values = [x for x in (here.inputs if to == C01B else here.outputs) if getattr(x, "ndim", 0) >= 2]
             beyond = [x.owner for x in values] if to == C01B else [client for x in values for client, _ in x.clients]
             frontier += [other for other in dict.fromkeys(beyond) if other not in reached]
             reached.update(beyond)
-        elif not _converts(here):
-            ends.append(_end(here))
+        elif not _converts(here) and type(here.op) not in C01B_OPS:
+            ends.append(_end(here, choices[here]))
     return tuple(ends)
 
 
-def _end(node):
+def _end(node, choice):
     out = node.outputs[0]
-    reason = "it does not qualify" if type(node.op) in SITE_OPS else why_not(node)
+    if type(node.op) in SITE_OPS:
+        reason = "it does not qualify" if choice.c01b is None else "c01b does not pay there"
+    else:
+        reason = why_not(node)
     return "%s: %s" % (" at ".join(filter(None, (_producer(out), place_of(out)))), reason)
 
 

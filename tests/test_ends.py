@@ -4,8 +4,10 @@ import theano
 import theano.tensor as T
 from theano.gof import Op
 from theano.tensor.nnet import conv2d
+from theano.tensor.signal.pool import pool_2d
 
 import layoutopt
+from layoutopt.rewrites.cost import Machine
 from cheap_mode import mode
 from test_rewrite import images, weights
 
@@ -55,3 +57,16 @@ def test_no_end_where_there_is_none():
     x, _ = images()
     f = theano.function([x], conv2d(T.tanh(conv2d(x, weights(4, 4))), weights(3, 4, name="w2")), mode=FLAGGED)
     assert [conversion.ends for conversion in layoutopt.explain(f).record.conversions] == 4 * [()]
+
+
+def test_an_op_that_is_faster_in_bc01(monkeypatch):
+    """The pooling between two convolutions is the end, and neither of these, whose layout it interrupts."""
+    monkeypatch.setattr(Machine, "stock_conv_seconds", lambda self, work: 1.0)
+    monkeypatch.setattr(Machine, "c01b_pool_seconds", lambda self, work: 0.5)
+    x, _ = images()
+    h = pool_2d(conv2d(x, weights(4, 4), border_mode="half"), (2, 2), ignore_border=True)
+    f = theano.function([x], conv2d(h, weights(3, 4, name="w2")), mode=FLAGGED)
+    ends = [conversion.ends for conversion in layoutopt.explain(f).record.conversions if conversion.ends]
+    assert len(ends) == 2  # into the pooling and out of it
+    for end, in ends:
+        assert end.startswith("Pool at test_ends.py:") and end.endswith(": c01b does not pay there")
