@@ -65,7 +65,8 @@ def main():
         figures = (name,) + tuple("%.2f s" % s for s in (stock, flagged, ours)) + ("%.1f%%" % (100 * ours / stock),
                                                                                   "%.3f s" % stages["solve"])
         print(" ".join(text for _, text in COLUMNS) % figures)
-        print("           " + ", ".join("%s %.3f s" % item for item in sorted(stages.items(), key=lambda item: -item[1])), flush=True)
+        slowest_first = sorted(stages.items(), key=lambda item: -item[1])
+        print("           " + ", ".join("%s %.3f s" % item for item in slowest_first), flush=True)
 
 
 if __name__ == "__main__":

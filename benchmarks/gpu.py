@@ -2,8 +2,8 @@
 
     THEANO_FLAGS=device=cuda TORCH_PYTHON=python3 python benchmarks/gpu.py [--json FILE]
 
-Times are CUDA's events (the training step: the host's clock, loss fetched). 'original' are the kernels of 2012 on an H200, as measured once;
-they are not run here.
+Times are CUDA's events (the training step: the host's clock, loss fetched). 'original' are the kernels of 2012 on an H200,
+as measured once; they are not run here.
 """
 import argparse
 import json

@@ -2,9 +2,9 @@
 
     python benchmarks/layers.py [--batches 8 20] [--json FILE]       TORCH_PYTHON names PyTorch's interpreter
 
-Convolutions forward, data gradient and weight gradient, each also as a share of the multiply-add peak measured in the same run (taps in
-the padding count as work); max-pooling forward and backward; and the conversion from bc01 to c01b beside numpy's strided copy.
-malloc keeps freed memory on both sides, and both have the same threads.
+Convolutions forward, data gradient and weight gradient, each also as a share of the multiply-add peak measured in the same
+run (taps in the padding count as work); max-pooling forward and backward; and the conversion from bc01 to c01b beside numpy's
+strided copy. malloc keeps freed memory on both sides, and both have the same threads.
 """
 import argparse
 import json

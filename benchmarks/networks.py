@@ -4,8 +4,8 @@
     python benchmarks/networks.py resnet50 --batches 1 8 --json FILE
     TORCH_PYTHON=... python benchmarks/networks.py alexnet vgg16 resnet50 --full --batches 32 --keep-memory
 
-The plan is to be no slower than stock and than c01b everywhere. So that this ends within the hour on two cores, images and networks are
-smaller than the originals; ``--full`` measures the originals.
+The plan is to be no slower than stock and than c01b everywhere. So that this ends within the hour on two cores, images and
+networks are smaller than the originals; ``--full`` measures the originals.
 """
 import argparse
 import json

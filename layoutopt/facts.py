@@ -24,7 +24,8 @@ def to_dict(report):
     dict
     """
     loops = [dict(name=str(name), report=to_dict(inner)) for name, inner in report.loops]
-    facts = dict(place=report.place, reason=report.reason, copies=report.copies, loops=loops, profiled=report.profiled is not None)
+    facts = dict(place=report.place, reason=report.reason, copies=report.copies, loops=loops,
+                 profiled=report.profiled is not None)
     if report.record is None:
         return dict(facts, decided=False)
     r, profiled = report.record, report.profiled or {}

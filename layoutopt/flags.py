@@ -25,16 +25,18 @@ _FLAGS = (
      "as it would.",
      EnumStr("keep", "system")),
     ("precision",
-     "Products of the GPU's convolutions: 'float32', or 'tf32', which rounds factors to 10 bits where the GPU is faster that way.",
+     "Products of the GPU's convolutions: 'float32', or 'tf32', which rounds factors to 10 bits where the GPU is faster that "
+     "way.",
      EnumStr("float32", "tf32")),
     ("partial_sum",
-     "Output positions that a GPU adds up in one partial sum of a weight gradient: 'auto', as many as is fast; a number; 'None', all.",
+     "Output positions that a GPU adds up in one partial sum of a weight gradient: 'auto', as many as is fast; a number; "
+     "'None', all.",
      StrParam("auto", lambda value: value in ("auto", "None") or (value.isdigit() and int(value) > 0))),
     ("workspace", "Megabytes of GPU memory that a convolution may use while it runs, besides its output.",
      IntParam(256, lambda n: n >= 0)),
     ("report",
-     "File to which a report on every compiled function with a convolution or pooling is appended, as text; a .json or .html file "
-     "is written anew, with all of the process's functions; '-': stderr.",
+     "File to which a report on every compiled function with a convolution or pooling is appended, as text; a .json or .html "
+     "file is written anew, with all of the process's functions; '-': stderr.",
      StrParam("")),
     ("verify",
      "'first_call': the first call of each rewritten function is compared with the same function compiled without layoutopt, and "

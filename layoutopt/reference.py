@@ -57,7 +57,8 @@ class Reference:
     def __init__(self, function):
         maker = function.maker
         graph = maker.fgraph
-        if any(spec.variable is x for spec, x in zip(maker.inputs + maker.outputs, graph.inputs + graph.outputs[:len(maker.outputs)])):
+        own = graph.inputs + graph.outputs[:len(maker.outputs)]
+        if any(spec.variable is x for spec, x in zip(maker.inputs + maker.outputs, own)):
             raise NotComparable("the function is a copy (f.copy) and has lost the graph it was made from: verify the original")
         self.terms = 1
         specs = [_with_own_storage(spec) for spec in maker.inputs]

@@ -111,8 +111,8 @@ def _seconds_of(call):
 def times_in_turns(programs, budget):
     """Seconds of each program, called in turns: what else the machine does meets all of them.
 
-    That only adds to them, so the lower quartile is taken rather than the median. What the other program leaves behind, caches and
-    threads that still spin, is no part of it either: a first call in each turn is not counted, unless it is long.
+    That only adds to them, so the lower quartile is taken rather than the median. What the other program leaves behind, caches
+    and threads that still spin, is no part of it either: a first call in each turn is not counted, unless it is long.
     """
     for call in programs.values():
         call()

@@ -158,7 +158,8 @@ def compare(name, got, exact, moved, gamma):
     largest = _largest(exact[finite])
     moves = [_largest(_difference(m[finite], exact[finite])) for m in moved if m.shape == exact.shape]
     rounding = gamma * largest if exact.dtype.kind == "f" else 0.0
-    return OutputError(name, _largest(_difference(got[finite], exact[finite])), FACTOR * max(moves, default=0.0) + rounding, largest)
+    error, allowed = _largest(_difference(got[finite], exact[finite])), FACTOR * max(moves, default=0.0) + rounding
+    return OutputError(name, error, allowed, largest)
 
 
 def _numbers(value):

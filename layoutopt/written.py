@@ -1,5 +1,5 @@
-"""The file of layoutopt.report: text is appended; .json and .html hold all functions of this process, and are written anew with each,
-and once more at its end where Theano profiles them.
+"""The file of layoutopt.report: text is appended; .json and .html hold all functions of this process, and are written anew with
+each, and once more at its end where Theano profiles them.
 """
 import atexit
 import sys

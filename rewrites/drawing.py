@@ -74,7 +74,10 @@ def _role(node, sites, conversions):
 
 def _is_data(node):
     """Whether a node computes more than sizes: these are integers, scalars and vectors of them."""
-    return any(getattr(x, "ndim", 0) >= 2 or not str(getattr(x, "dtype", "int")).startswith(("int", "uint")) for x in node.outputs)
+    def is_size(x):
+        return getattr(x, "ndim", 0) < 2 and str(getattr(x, "dtype", "int")).startswith(("int", "uint"))
+
+    return not all(is_size(x) for x in node.outputs)
 
 
 def nodes_in_c01b(replaced, old, converts):

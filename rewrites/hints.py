@@ -32,7 +32,8 @@ def hints_of(site, layout, machine, constraints):
 
 
 def hint_of_batch(sites, layouts, machine, constraints):
-    """What batches that fill vectors would do to all sites of a graph together, in a sentence; '' if nothing or if sizes are unknown."""
+    """What batches that fill vectors would do to all sites of a graph together, in a sentence; '' if nothing, or if sizes are
+    unknown."""
     batches = {site.facts.get("batch") for site in sites}
     batch = batches.pop() if len(batches) == 1 else None
     padded = [_padded(site, "batch", machine, constraints) for site in sites]

@@ -1,7 +1,7 @@
 """New values have the sizes of those they replace: Theano is told so, instead of working it out again for each new node.
 
-An expression for a size may be handed on if it rests on the graph's inputs alone. One that is read off a computed value would keep
-the node that computes it alive, old as it is.
+An expression for a size may be handed on if it rests on the graph's inputs alone. One that is read off a computed value would
+keep the node that computes it alive, old as it is.
 """
 from theano.compile.ops import Shape, Shape_i
 

@@ -141,7 +141,8 @@ def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=(),
 
 def _drawing(fgraph, region, replaced):
     now = {old: new for old, new in replaced}
-    c01b = nodes_in_c01b(replaced, region.choices, _converts) | {site.node for site in region.sites if type(site.node.op) in C01B_OPS}
+    written_so = {site.node for site in region.sites if type(site.node.op) in C01B_OPS}
+    c01b = nodes_in_c01b(replaced, region.choices, _converts) | written_so
     sites = {_site_node(now.get(site.node, site.node.outputs)[0]): number for number, site in enumerate(region.sites)}
     converting = converting_nodes(fgraph)
     c01b |= {node for node in converting if _direction(node) == C01B}

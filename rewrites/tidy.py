@@ -65,5 +65,6 @@ def drop_copies(fgraph, copying=CpuContiguous, rules=_RULES):
 
 
 def copies_left(fgraph):
-    """How many nodes may still copy a value to make it contiguous, on the host and on a GPU (whose op exists where pygpu does)."""
+    """How many nodes may still copy a value to make it contiguous, on the host and on a GPU, whose op exists where pygpu
+    does."""
     return sum(isinstance(node.op, CpuContiguous) or type(node.op).__name__ == "GpuContiguous" for node in fgraph.apply_nodes)

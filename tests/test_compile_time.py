@@ -115,6 +115,7 @@ def test_no_configuration_compiles_what_another_has(everything_moves, modules):
     count = 0
     for count, (inputs, outputs) in enumerate(configurations(), 1):
         theano.function(inputs, outputs, mode=mode(True), on_unused_input="ignore")
-    assert {op for op, _ in modules} == {FilterActs, ImageActs, WeightActs, MaxPool, MaxPoolGrad, AvgPool, AvgPoolGrad, ToC01B, ToBC01}
+    assert {op for op, _ in modules} == {FilterActs, ImageActs, WeightActs, MaxPool, MaxPoolGrad, AvgPool, AvgPoolGrad,
+                                         ToC01B, ToBC01}
     assert {op: len(hashes) for op, hashes in modules.items() if len(hashes) != 1} == {}
     assert count > 40

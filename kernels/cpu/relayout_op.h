@@ -1,5 +1,5 @@
-// The C entries of ToC01B, StoredToC01B and ToBC01: all move one axis from one end to the other, which transposes the matrix that the
-// array is with all its other axes collapsed into one.
+// The C entries of ToC01B, StoredToC01B and ToBC01: all move one axis from one end to the other, which transposes the matrix
+// that the array is with all its other axes collapsed into one.
 #pragma once
 #include "numpy_glue.h"
 #include "parallel.h"
