@@ -16,8 +16,7 @@ from layoutopt.kernels import AvgPool, AvgPoolGrad, ToBC01, ToC01B
 from layoutopt.kernels.reference import avg_pool as reference
 from layoutopt.kernels.reference.avg_pool import MODES
 
-FAST = theano.Mode(linker="cvm", optimizer=None)
-
+from pooling import FAST, bc01, c01b, with_sizes_given
 
 @functools.lru_cache(maxsize=None)
 def compiled(op):
@@ -116,19 +115,8 @@ def test_what_is_divided_by():
 
 @functools.lru_cache(maxsize=None)
 def theanos(ignore_border, mode):
-    """Theano's two ops in bc01; window, stride and pad are inputs, so that this is compiled once per mode."""
-    x, g = T.ftensor4(), T.ftensor4()
-    sizes = [T.lvector() for _ in range(3)]
-    ops = [(stock.Pool(ignore_border, mode), [x]), (stock.AveragePoolGrad(ignore_border, mode), [x, g])]
-    return [theano.function(inputs + sizes, op(*(inputs + sizes)), mode=FAST) for op, inputs in ops]
-
-
-def bc01(array):
-    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
-
-
-def c01b(array):
-    return np.moveaxis(array, 0, -1)
+    """Theano's two ops in bc01."""
+    return with_sizes_given((stock.Pool(ignore_border, mode), 1), (stock.AveragePoolGrad(ignore_border, mode), 2))
 
 
 @settings(max_examples=200)

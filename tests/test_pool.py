@@ -16,8 +16,7 @@ from layoutopt.kernels.geometry import pool_outputs
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad, max_pool_c01b
 from layoutopt.kernels.reference import pool as reference
 
-FAST = theano.Mode(linker="cvm", optimizer=None)
-
+from pooling import FAST, bc01, c01b, with_sizes_given
 
 @functools.lru_cache(maxsize=None)
 def compiled(op):
@@ -107,20 +106,9 @@ def test_outputs_larger_than_every_cache_share():
 
 @functools.lru_cache(maxsize=None)
 def theanos(ignore_border):
-    """Theano's three ops in bc01; window, stride and pad are inputs, so that this is compiled twice in all."""
-    x, z, g = T.ftensor4(), T.ftensor4(), T.ftensor4()
-    sizes = [T.lvector() for _ in range(3)]
-    ops = [(stock.Pool(ignore_border, "max"), [x]), (stock.MaxPoolGrad(ignore_border), [x, z, g]),
-           (stock.DownsampleFactorMaxGradGrad(ignore_border), [x, z, g])]
-    return [theano.function(inputs + sizes, op(*(inputs + sizes)), mode=FAST) for op, inputs in ops]
-
-
-def bc01(array):
-    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
-
-
-def c01b(array):
-    return np.moveaxis(array, 0, -1)
+    """Theano's three ops in bc01."""
+    return with_sizes_given((stock.Pool(ignore_border, "max"), 1), (stock.MaxPoolGrad(ignore_border), 3),
+                            (stock.DownsampleFactorMaxGradGrad(ignore_border), 3))
 
 
 @settings(max_examples=100)
