@@ -39,12 +39,13 @@ class LayoutOptimizer(gof.Optimizer):
     """
 
     def apply(self, fgraph):
+        settings = theano.config.layoutopt
         for loop in loops(fgraph, "layoutopt") if not standing_aside() else ():
-            convert_before(fgraph, loop, theano.config.layoutopt)
+            convert_before(fgraph, loop, settings, find_target(settings))
         if not has_sites(fgraph):
             return
         reason = standing_aside()
-        report = Report(None, reason) if reason else Report(carry_layout(fgraph, theano.config.layoutopt), why_not_gpu())
+        report = Report(None, reason) if reason else Report(carry_layout(fgraph, settings), why_not_gpu())
         report.place = caller()
         keep(fgraph, report)
         written.write(report, theano.config.layoutopt.report, fgraph)

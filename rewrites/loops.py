@@ -34,7 +34,7 @@ def _includes(op, tag):
     return tag in (getattr(query, "include", None) or ()) and tag not in (getattr(query, "exclude", None) or ())
 
 
-def convert_before(fgraph, node, settings):
+def convert_before(fgraph, node, settings, machine):
     """Convert before a loop what its inner graph would convert in every step.
 
     Parameters
@@ -43,6 +43,8 @@ def convert_before(fgraph, node, settings):
     node : theano.Apply
         One of its `loops`.
     settings : theano.config.layoutopt
+    machine : Machine or GpuMachine
+        What the inner graph will be planned for.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def convert_before(fgraph, node, settings):
     """
     op = node.op
     inner = op.inner_non_seqs(op.inputs)
-    turned = [i for i in turned_in_every_step(fgraph, node, settings) if i in inner]
+    turned = [i for i in turned_in_every_step(fgraph, node, settings, machine) if i in inner]
     if not turned:
         return 0
     outer = {i: o for i, o in zip(inner, op.outer_non_seqs(node.inputs))}
@@ -66,10 +68,10 @@ def convert_before(fgraph, node, settings):
     return len(turned)
 
 
-def turned_in_every_step(fgraph, node, settings):
-    """The inner inputs of a loop that its inner graph wants in c01b and nowhere in bc01, by the costs of a typical machine."""
+def turned_in_every_step(fgraph, node, settings, machine):
+    """The inner inputs of a loop that its inner graph wants in c01b and nowhere in bc01, by the machine's costs."""
     graph = FunctionGraph(node.op.inputs, node.op.outputs, clone=True, features=[ShapeFeature()])
-    shapes = Shapes(graph, assumed=Assumed(batch=settings.batch))
+    shapes = Shapes(graph, machine, Assumed(batch=settings.batch))
     _hint(node, graph.inputs, Shapes(fgraph), shapes)
     region = find_region(graph, shapes, settings.constraints)
     plan = solve(region.problem)
