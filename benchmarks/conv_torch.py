@@ -1,10 +1,10 @@
 """A benchmarked process: one convolution or pooling of PyTorch at a time, in its better memory format; see `layers.py`."""
 import os
-import time
 
 import torch
 from serve import serve
 from torch.nn import functional as F
+from torch_training import quickest
 
 MASKS = {"data gradient": [True, False, False], "weight gradient": [False, True, False]}
 
@@ -33,19 +33,6 @@ def pool(direction, layer, memory_format):
 
 def random(shape, memory_format):
     return (torch.rand(shape) * 2 - 1).contiguous(memory_format=memory_format)
-
-
-def quickest(calls):
-    """Of several calls the one whose best of three is fastest, after a first one."""
-    def best(call):
-        call()
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - started)
-        return min(times)
-    return min(calls, key=best)
 
 
 def prepare(family, direction, layer):

@@ -5,10 +5,9 @@ import os
 import sys
 
 import torch
-from conv_torch import quickest
 from networks_torch import NETWORKS
 from serve import serve
-from torch import nn
+from torch_training import training_step
 
 name, sizes = sys.argv[1], json.loads(sys.argv[2])
 batch, size = sizes.pop("batch"), sizes.setdefault("size", 227 if name == "alexnet" else 224)
@@ -17,20 +16,9 @@ torch.manual_seed(0)
 images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
 
 
-def trainer(memory_format):
-    """A training step with weights and images in this memory format."""
-    model = NETWORKS[name](**sizes).to(memory_format=memory_format)
-    x = images.contiguous(memory_format=memory_format)
-    optimizer, loss_of = torch.optim.SGD(model.parameters(), lr=0.01), nn.CrossEntropyLoss()
-
-    def step():
-        optimizer.zero_grad()
-        loss = loss_of(model(x), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
+def network():
+    torch.manual_seed(0)
+    return NETWORKS[name](**sizes)
 
 
-serve(quickest([trainer(torch.contiguous_format), trainer(torch.channels_last)]))
+serve(training_step(network, images, labels, 0.01))
