@@ -6,10 +6,11 @@ axis along which the kernels' vectors lie.
 from .avg_pool import AvgPool, AvgPoolGrad
 from .contiguous import gpu_contiguous
 from .conv import FilterActs, ImageActs, WeightActs
+from .cross_map_norm import CrossMapNorm, CrossMapNormUndo, CrossMapSum
 from .pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad, max_pool_c01b
 from .relayout import StoredToC01B, ToBC01, ToC01B, to_bc01, to_c01b
 from .take import TakeToC01B, take_to_c01b
 
-__all__ = ["AvgPool", "AvgPoolGrad", "FilterActs", "ImageActs", "MaxPool", "MaxPoolGrad", "MaxPoolGradGrad",
-           "StoredToC01B", "TakeToC01B", "ToBC01", "ToC01B", "WeightActs", "gpu_contiguous", "max_pool_c01b", "take_to_c01b",
-           "to_bc01", "to_c01b"]
+__all__ = ["AvgPool", "AvgPoolGrad", "CrossMapNorm", "CrossMapNormUndo", "CrossMapSum", "FilterActs", "ImageActs", "MaxPool",
+           "MaxPoolGrad", "MaxPoolGradGrad", "StoredToC01B", "TakeToC01B", "ToBC01", "ToC01B", "WeightActs",
+           "gpu_contiguous", "max_pool_c01b", "take_to_c01b", "to_bc01", "to_c01b"]
