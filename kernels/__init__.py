@@ -8,9 +8,13 @@ from .contiguous import gpu_contiguous
 from .conv import FilterActs, ImageActs, WeightActs
 from .cross_map_norm import CrossMapNorm, CrossMapNormUndo, CrossMapSum
 from .pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad, max_pool_c01b
+from .prob_pool import ProbMaxPool, ProbMaxPoolGrad
 from .relayout import StoredToC01B, ToBC01, ToC01B, to_bc01, to_c01b
+from .stochastic_pool import StochasticMaxPool
 from .take import TakeToC01B, take_to_c01b
+from .weighted_pool import WeightedMaxPool, WeightedMaxPoolGrad
 
 __all__ = ["AvgPool", "AvgPoolGrad", "CrossMapNorm", "CrossMapNormUndo", "CrossMapSum", "FilterActs", "ImageActs", "MaxPool",
-           "MaxPoolGrad", "MaxPoolGradGrad", "StoredToC01B", "TakeToC01B", "ToBC01", "ToC01B", "WeightActs",
-           "gpu_contiguous", "max_pool_c01b", "take_to_c01b", "to_bc01", "to_c01b"]
+           "MaxPoolGrad", "MaxPoolGradGrad", "ProbMaxPool", "ProbMaxPoolGrad", "StochasticMaxPool", "StoredToC01B",
+           "TakeToC01B", "ToBC01", "ToC01B", "WeightActs", "WeightedMaxPool", "WeightedMaxPoolGrad", "gpu_contiguous",
+           "max_pool_c01b", "take_to_c01b", "to_bc01", "to_c01b"]

@@ -63,6 +63,7 @@ class _PoolOp(C01bOp):
     __props__ = ("ds", "stride", "start", "outputs", "ceil_mode")
     params_type = ParamsType(**dict.fromkeys(_PARAMS, int64))
     headers = ("pool_op.h",)
+    maxout = "maxout"  # what messages call the pooling's result
 
     def __init__(self, ds, stride=None, start=0, outputs=0, ceil_mode=True, openmp=None):
         super().__init__(openmp=openmp)
@@ -102,12 +103,12 @@ class _PoolOp(C01bOp):
     def check_gradient_shapes(self, x, maxout, name, gradient, like):
         """ValueError with the numbers unless `maxout` fits `x` and `gradient` fits `like`."""
         expected = x.shape[:1] + self.checked_grid(x.shape[1:3]) + x.shape[3:]
-        for what, array, shape in (("maxout", maxout, expected), (name, gradient, like.shape)):
+        for what, array, shape in ((self.maxout, maxout, expected), (name, gradient, like.shape)):
             if array.shape != shape:
                 raise ValueError("%s: %s is %s, expected %s" % (type(self).__name__, what, array.shape, shape))
 
     def c_code(self, node, name, inputs, outputs, sub):
-        arguments = ", ".join(inputs + ["&" + outputs[0], "c01b::pool_params(%s)" % sub["params"]])
+        arguments = ", ".join(inputs + ["&" + output for output in outputs] + ["c01b::pool_params(%s)" % sub["params"]])
         return "if (c01b::%s_op(%s)) %s" % (self.kernel, arguments, sub["fail"])
 
     def c_code_cache_version(self):

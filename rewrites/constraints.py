@@ -13,11 +13,18 @@ MAX_POOL_GRADIENT = "max-pooling gradient"
 MAX_POOL_SECOND = "max-pooling second derivative"
 AVG_POOL = "average pooling"  # and sums
 AVG_POOL_GRADIENT = "average pooling gradient"
+# Theano has no op for these: they are met only in programs written in c01b.
+PROB_POOL = "probabilistic max-pooling"
+PROB_POOL_GRADIENT = "probabilistic max-pooling gradient"
+STOCHASTIC_POOL = "stochastic pooling"
+WEIGHTED_POOL = "weighted pooling"
+WEIGHTED_POOL_GRADIENT = "weighted pooling gradient"
 
 CONVOLUTIONS = (FORWARD, IMAGE_GRADIENT, WEIGHT_GRADIENT)
 AVG_POOLS = (AVG_POOL, AVG_POOL_GRADIENT)
 POOLS = (MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND) + AVG_POOLS
-ALL = CONVOLUTIONS + POOLS
+OTHER_POOLS = (PROB_POOL, PROB_POOL_GRADIENT, STOCHASTIC_POOL, WEIGHTED_POOL, WEIGHTED_POOL_GRADIENT)
+ALL = CONVOLUTIONS + POOLS + OTHER_POOLS
 
 
 class Verdict(NamedTuple):

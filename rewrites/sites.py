@@ -18,9 +18,13 @@ from theano.tensor.signal.pool import (AveragePoolGrad, DownsampleFactorMaxGradG
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
+from layoutopt.kernels.prob_pool import ProbMaxPool, ProbMaxPoolGrad
+from layoutopt.kernels.stochastic_pool import StochasticMaxPool
+from layoutopt.kernels.weighted_pool import WeightedMaxPool, WeightedMaxPoolGrad
 
 from .constraints import (AVG_POOL, AVG_POOL_GRADIENT, FORWARD, IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT,
-                          MAX_POOL_SECOND, WEIGHT_GRADIENT, Verdict, judge)
+                          MAX_POOL_SECOND, PROB_POOL, PROB_POOL_GRADIENT, STOCHASTIC_POOL, WEIGHT_GRADIENT,
+                          WEIGHTED_POOL, WEIGHTED_POOL_GRADIENT, Verdict, judge)
 from .cost import ConvWork, PoolWork, winograd_tiles
 from .layout import BC01, C01B, EITHER, bc01_order
 from .versions import Choice, Version, as_written
@@ -28,7 +32,8 @@ from .versions import Choice, Version, as_written
 # The c01b ops themselves, met in code written for them: they are in their layout already.
 C01B_OPS = {FilterActs: FORWARD, ImageActs: IMAGE_GRADIENT, WeightActs: WEIGHT_GRADIENT, MaxPool: MAX_POOL,
             MaxPoolGrad: MAX_POOL_GRADIENT, MaxPoolGradGrad: MAX_POOL_SECOND, AvgPool: AVG_POOL,
-            AvgPoolGrad: AVG_POOL_GRADIENT}
+            AvgPoolGrad: AVG_POOL_GRADIENT, ProbMaxPool: PROB_POOL, ProbMaxPoolGrad: PROB_POOL_GRADIENT,
+            StochasticMaxPool: STOCHASTIC_POOL, WeightedMaxPool: WEIGHTED_POOL, WeightedMaxPoolGrad: WEIGHTED_POOL_GRADIENT}
 
 
 class Site(NamedTuple):

@@ -25,6 +25,9 @@ from theano.tensor.signal.pool import AveragePoolGrad, DownsampleFactorMaxGradGr
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs, as_pad
 from layoutopt.kernels.pool import MaxPool as C01bMaxPool, MaxPoolGrad as C01bMaxPoolGrad, MaxPoolGradGrad
+from layoutopt.kernels.prob_pool import ProbMaxPool, ProbMaxPoolGrad
+from layoutopt.kernels.stochastic_pool import StochasticMaxPool
+from layoutopt.kernels.weighted_pool import WeightedMaxPool, WeightedMaxPoolGrad
 from layoutopt.rewrites.constraints import (ALL, AVG_POOL, AVG_POOL_GRADIENT, AVG_POOLS, CONVOLUTIONS, FORWARD,
                                             IMAGE_GRADIENT, MAX_POOL, MAX_POOL_GRADIENT, MAX_POOL_SECOND, POOLS,
                                             WEIGHT_GRADIENT, judge)
@@ -221,6 +224,11 @@ def test_what_is_no_site():
     lambda x: MaxPoolGradGrad(2)(x, x, x),
     lambda x: AvgPool(2)(x),
     lambda x: AvgPoolGrad(2)(x, (9, 9)),
+    lambda x: ProbMaxPool(2)(x, x)[0],
+    lambda x: ProbMaxPoolGrad(2)(x, x, x, x)[0],
+    lambda x: StochasticMaxPool(2)(x),
+    lambda x: WeightedMaxPool(2)(x),
+    lambda x: WeightedMaxPoolGrad(2)(x, x, x),
 ])
 def test_c01b_ops_of_the_program_stay(make):
     site = site_of(make(tensor(UNKNOWN)).owner)

@@ -77,13 +77,16 @@ inline void finish_streaming() {
 #endif
 }
 
-// How a value reads its inputs at one place of the batch: all lanes, or the first few of a batch smaller than a vector.
+// How a value reads its inputs at one place of the batch: all lanes, or the first few of a batch smaller than a vector. Kernels
+// with several outputs also write so.
 struct AllLanes {
     vec load(const float* p) const { return c01b::load(p); }
+    void store(float* p, vec v) const { c01b::store(p, v); }
 };
 struct FirstLanes {
     int n;
     vec load(const float* p) const { return load_first(p, n); }
+    void store(float* p, vec v) const { store_first(p, v, n); }
 };
 
 // out[b] = value(b, lanes) for the whole batch. A last vector that would pass the end is moved back to end there: the
@@ -104,6 +107,18 @@ inline void along_batch(float* out, int64_t batch, const Value& value) {
     b = batch - lanes;
     const vec v = value(b, AllLanes{});
     Stream ? stream_from(out + b, v, lanes - rest) : store(out + b, v);
+}
+
+// body(b, lanes) for the whole batch, for a body that writes by lanes.store; as above.
+template <class Body>
+inline void each_of_batch(int64_t batch, const Body& body) {
+    int64_t b = 0;
+    for (; b + lanes <= batch; b += lanes) body(b, AllLanes{});
+    if (b == batch) return;
+    if (batch < lanes)
+        body(0, FirstLanes{static_cast<int>(batch)});
+    else
+        body(batch - lanes, AllLanes{});
 }
 
 }  // namespace c01b
