@@ -15,7 +15,7 @@ channels in a window as there are, and printed parameters with six decimals; non
 """
 import numpy as np
 from theano.gof import Apply, ParamsType
-from theano.scalar import bool as scalar_bool, float64, int64
+from theano.scalar import float64, int64
 from theano.tensor import Lop, Rop, patternbroadcast, sqr
 
 from .base import C01bOp, as_c01b
@@ -63,6 +63,8 @@ class _AcrossChannels(C01bOp):
         For parameters that are no such numbers.
     """
 
+    headers = ("cross_map_norm_op.h",)
+
     def __init__(self, size, blocked, axis, openmp):
         super().__init__(openmp=openmp)
         self.size = _count("size", size, 1, _LARGEST)
@@ -75,8 +77,9 @@ class _AcrossChannels(C01bOp):
     def infer_shape(self, node, shapes):
         return shapes[:1]
 
-    def make_thunk(self, node, storage_map, compute_map, no_recycling, impl=None):
-        return self.make_py_thunk(node, storage_map, compute_map, no_recycling)  # until the C++ is there
+    def c_code(self, node, name, inputs, outputs, sub):
+        arguments = ", ".join(inputs + ["&" + outputs[0], sub["params"]])
+        return "if (c01b::%s_op(%s)) { %s }" % (self.kernel, arguments, sub["fail"])
 
 
 class CrossMapSum(_AcrossChannels):
@@ -97,6 +100,8 @@ class CrossMapSum(_AcrossChannels):
     """
 
     __props__ = ("size", "blocked", "transposed", "axis")
+    params_type = ParamsType(size=int64, blocked=int64, transposed=int64, axis=int64)
+    kernel = "window_sum"
 
     def __init__(self, size, blocked=False, transposed=False, axis=0, openmp=None):
         super().__init__(size, blocked, axis, openmp)
@@ -138,6 +143,7 @@ class _CrossMapNormOp(_AcrossChannels):
     """
 
     __props__ = ("size", "add_scale", "pow_scale", "blocked", "min_div", "axis")
+    params_type = ParamsType(size=int64, blocked=int64, axis=int64, add_scale=float64, pow_scale=float64, min_div=float64)
 
     def __init__(self, size, add_scale, pow_scale, blocked=False, min_div=1.0, axis=0, openmp=None):
         super().__init__(size, blocked, axis, openmp)
@@ -184,6 +190,8 @@ class CrossMapNorm(_CrossMapNormOp):
     Krizhevsky's own layer divides the scale by the size before it calls his kernel; like pylearn2's op, this one does not.
     """
 
+    kernel = "cross_map_norm"
+
     def __call__(self, images, **kwargs):
         images = as_c01b(self, "images", images)
         return [super().__call__(images, **kwargs), self.denominators(images)]
@@ -224,6 +232,8 @@ class CrossMapNormUndo(_CrossMapNormOp):
     ValueError
         At run time, with the numbers, if `gy` has other sizes than `images`.
     """
+
+    kernel = "cross_map_norm_undo"
 
     def make_node(self, images, gy):
         images, gy = as_c01b(self, "images", images), as_c01b(self, "gy", gy)
