@@ -1,9 +1,37 @@
-"""What the tests of max-pooling and of average pooling share: Theano's own ops to compare with, and the two layouts."""
+"""What the tests of poolings share: Theano's own ops to compare with, the two layouts, and how results are compared."""
 import numpy as np
+import pytest
 import theano
 import theano.tensor as T
 
 FAST = theano.Mode(linker="cvm", optimizer=None)
+
+
+def zeros(*shape):
+    return np.zeros(shape, "float32")
+
+
+def reals(rng, shape):
+    return rng.standard_normal(shape).astype("float32")
+
+
+def assert_same_bits(result, expected):
+    """-0 is not 0, but one NaN is as good as another: the processor takes an operand's or its own."""
+    assert result.shape == expected.shape and result.dtype == expected.dtype == "float32"
+    same = np.ascontiguousarray(result).view("uint32") == np.ascontiguousarray(expected).view("uint32")
+    different = ~(same | np.isnan(result) & np.isnan(expected))
+    assert not different.any(), (result[different][:5], expected[different][:5])
+
+
+def refused(op, function, *arrays):
+    """The message of the ValueError of `function`, which runs `op`, after checking that the numpy fallback raises one, too."""
+    inputs = [T.TensorType(array.dtype, [False] * array.ndim)() for array in arrays]
+    node = op.make_node(*inputs)
+    with pytest.raises(ValueError):
+        op.perform(node, arrays, [[None] for _ in node.outputs])
+    with pytest.raises(ValueError) as error:
+        function(*arrays)
+    return str(error.value)
 
 
 def bc01(array):
