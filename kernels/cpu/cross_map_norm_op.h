@@ -51,15 +51,21 @@ int cross_map_norm_op(PyArrayObject* images, PyArrayObject** out, const Fields* 
     });
 }
 
+// Are these sizes of an operand those expected? -1 and an exception if not.
+inline int check_sizes(const char* op, const char* name, const int64_t (&d)[4], const int64_t (&e)[4]) {
+    if (std::equal(d, d + 4, e)) return 0;
+    PyErr_Format(PyExc_ValueError, "%s: %s is (%lld, %lld, %lld, %lld), expected (%lld, %lld, %lld, %lld)", op, name,
+                 (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], (long long)e[0], (long long)e[1],
+                 (long long)e[2], (long long)e[3]);
+    return -1;
+}
+
 template <class Fields>
 int cross_map_norm_undo_op(PyArrayObject* images, PyArrayObject* gy_in, PyArrayObject** out, const Fields* f) {
-    const npy_intp *d = PyArray_DIMS(gy_in), *e = PyArray_DIMS(images);
-    if (!std::equal(d, d + 4, e)) {
-        PyErr_Format(PyExc_ValueError, "CrossMapNormUndo: gy is (%lld, %lld, %lld, %lld), expected (%lld, %lld, %lld, %lld)",
-                     (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], (long long)e[0], (long long)e[1],
-                     (long long)e[2], (long long)e[3]);
-        return -1;
-    }
+    int64_t given[4], expected[4];
+    std::copy_n(PyArray_DIMS(gy_in), 4, given);
+    std::copy_n(PyArray_DIMS(images), 4, expected);
+    if (check_sizes("CrossMapNormUndo", "gy", given, expected)) return -1;
     const Contiguous gy(gy_in);
     if (gy.failed()) return -1;
     return across_channels(images, out, f, [&](const auto& s, const auto& windows, const float* x, float* gx) {

@@ -16,7 +16,7 @@ import pygpu
 from theano.gof import Apply, Op, ParamsType, Variable
 from theano.gpuarray.basic_ops import as_gpuarray_variable, infer_context_name
 from theano.gpuarray.type import GpuArrayType, gpu_context_type
-from theano.scalar import int64
+from theano.scalar import float64, int64
 from theano.tensor import TensorType, as_tensor_variable
 
 from ..base import CPU_HEADERS, headers_digest
@@ -91,13 +91,15 @@ class GpuC01bOp(Op):
     def __init_subclass__(cls):
         super().__init_subclass__()
         if cls.host_class:
-            cls.params_type = ParamsType(context=gpu_context_type, **dict.fromkeys(cls._fields(), int64))
+            cls.params_type = ParamsType(context=gpu_context_type, **cls._fields())
 
     @classmethod
     def _fields(cls):
-        """Names of the integers that the C++ code is told."""
+        """{name: type} of the numbers that the C++ code is told: float64, or int64 for integers of any kind."""
         host_params = getattr(cls.host_class, "params_type", None)
-        return host_params.fields if isinstance(host_params, ParamsType) else ()
+        if not isinstance(host_params, ParamsType):
+            return {}
+        return {name: float64 if kind == float64 else int64 for name, kind in zip(host_params.fields, host_params.types)}
 
     def __str__(self):
         return "Gpu%s" % self.host
@@ -106,7 +108,8 @@ class GpuC01bOp(Op):
         values = {}
         if isinstance(getattr(self.host, "params_type", None), ParamsType):
             told = self.host.get_params(node)
-            values = {name: int(getattr(told, name)) for name in self.host_class.params_type.fields}
+            numbers = {float64: float, int64: int}
+            values = {name: numbers[self._fields()[name]](getattr(told, name)) for name in self.host_class.params_type.fields}
         return self.params_type.get_params(context=node.outputs[0].type.context, **values, **self._own_params())
 
     def _own_params(self):

@@ -1,5 +1,7 @@
 """The GPU ops: for each, the host op that it is, and the C++ that computes it."""
-from .. import avg_pool, conv, pool, relayout, reshape
+from theano.scalar import int64
+
+from .. import avg_pool, conv, cross_map_norm, pool, relayout, reshape
 from .base import GpuC01bOp
 from .reshape import GpuReshapeC01B
 
@@ -33,7 +35,7 @@ class GpuConv(GpuC01bOp):
 
     @classmethod
     def _fields(cls):
-        return super()._fields() + ("tf32", "split", "workspace")
+        return dict(super()._fields(), tf32=int64, split=int64, workspace=int64)
 
     def _own_params(self):
         return dict(tf32=int(self.tf32), split=self.split, workspace=self.workspace)
@@ -109,6 +111,30 @@ class GpuAvgPoolGrad(_GpuPool):
     parameters = _GpuPool.parameters + ("c01b::averaging(%s)",)
 
 
+class _GpuAcrossChannels(GpuC01bOp):
+    headers = ("cross_map_entries.h",)
+    sources = ("cross_map.cluda",)
+
+    def c_arguments(self, node, inputs, outputs, params):
+        return [*inputs, "&" + outputs[0], params]
+
+
+class GpuCrossMapSum(_GpuAcrossChannels):
+    host_class = cross_map_norm.CrossMapSum
+    entry = "window_sum"
+
+
+class GpuCrossMapNorm(_GpuAcrossChannels):
+    host_class = cross_map_norm.CrossMapNorm
+    entry = "cross_map_norm"
+
+
+class GpuCrossMapNormUndo(_GpuAcrossChannels):
+    host_class = cross_map_norm.CrossMapNormUndo
+    entry = "cross_map_norm_undo"
+    arrays = 2
+
+
 class _GpuRelayout(GpuC01bOp):
     headers = ("relayout_entries.h",)
     sources = ("relayout.cluda",)
@@ -128,5 +154,6 @@ class GpuToBC01(_GpuRelayout):
 
 
 GPU_OPS = {op.host_class: op for op in (GpuFilterActs, GpuImageActs, GpuWeightActs, GpuMaxPool, GpuMaxPoolGrad,
-                                        GpuMaxPoolGradGrad, GpuAvgPool, GpuAvgPoolGrad, GpuToC01B, GpuToBC01)}
+                                        GpuMaxPoolGradGrad, GpuAvgPool, GpuAvgPoolGrad, GpuCrossMapSum, GpuCrossMapNorm,
+                                        GpuCrossMapNormUndo, GpuToC01B, GpuToBC01)}
 GPU_OPS[reshape.ReshapeC01B] = GpuReshapeC01B
