@@ -69,6 +69,9 @@ class TheanoWatcher:
         sys.meta_path.remove(self)
         if asked_for():
             import layoutopt  # noqa: F401
+            return
+        for tag in filter(misspelt, included(theano.config)):
+            print("layoutopt: not active: optimizer_including names %r, is layoutopt meant?" % tag, file=sys.stderr)
 
 
 def commanded_flags(configparser):
@@ -87,8 +90,19 @@ def commanded_flags(configparser):
 
 
 def asked_for():
-    config = getattr(sys.modules.get("theano"), "config", None)
-    return "layoutopt" in getattr(config, "optimizer_including", "").split(":")
+    return "layoutopt" in included(getattr(sys.modules.get("theano"), "config", None))
+
+
+def included(config):
+    """The optimizations that the user asks for besides Theano's."""
+    return [tag for tag in getattr(config, "optimizer_including", "").split(":") if tag]
+
+
+def misspelt(tag):
+    """Whether a tag, which Theano ignores where it knows none of that name, is ours but for a character or two."""
+    from difflib import SequenceMatcher
+
+    return SequenceMatcher(None, tag.lower(), "layoutopt").ratio() > 0.85
 
 
 def blas_default(stock, config):

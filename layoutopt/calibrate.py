@@ -86,10 +86,17 @@ def _machine(fields):
     """A Machine of what a file says, which may be anything."""
     fields = dict(fields)
     machine = Machine(**dict(fields, speeds=Speeds(**fields["speeds"])))
-    for name, value in [*machine._asdict().items(), *machine.speeds._asdict().items()]:
-        if name != "speeds" and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-            raise ValueError("%s is %r" % (name, value))
+    for numbers, usual in ((machine, Machine()), (machine.speeds, Speeds())):
+        for name, value in numbers._asdict().items():
+            if name != "speeds" and not _is_like(value, getattr(usual, name)):
+                raise ValueError("%s is %.50r" % (name, value))
     return machine
+
+
+def _is_like(value, usual):
+    """Whether a value of a file may stand where a `usual` one stands: above 0, finite, and whole where that is."""
+    kinds = int if isinstance(usual, int) else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def find_machine(settings):

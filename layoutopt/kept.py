@@ -2,7 +2,7 @@
 
 They are in $LAYOUTOPT_CACHE, else $XDG_CACHE_HOME/layoutopt, else ~/.cache/layoutopt. A file is replaced whole, so that whoever
 reads it meanwhile sees the old one or the new one. One that makes no sense is as good as none, which is said once; so is a
-folder that cannot be written.
+folder that cannot be written, and a user without a home.
 """
 import contextlib
 import hashlib
@@ -11,16 +11,18 @@ import logging
 import os
 import tempfile
 
+LARGEST = 1 << 20  # bytes; ours are below a thousandth of that
+
 logger = logging.getLogger("layoutopt")
 
 _told = set()
 
 
 def cache_folder():
-    """The folder of the files."""
+    """The folder of the files; where there is no home it begins with '~', and `write` refuses to make it."""
     chosen = os.environ.get("LAYOUTOPT_CACHE")
     if chosen:
-        return chosen
+        return os.path.expanduser(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "layoutopt")
 
@@ -45,6 +47,8 @@ def write(path, content, what):
         The path; None where it cannot be written.
     """
     try:
+        if path.startswith("~"):
+            raise OSError("there is no home directory; LAYOUTOPT_CACHE can name a folder")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path), suffix=".tmp", delete=False) as file:
             try:
@@ -69,7 +73,8 @@ def read(path, key, what, understand):
     key : plain data
         What the file must be valid for, its own field ``key``.
     understand : callable
-        Takes the content, a dictionary; raises ValueError, KeyError, TypeError or AttributeError where it makes no sense.
+        Takes the content, a dictionary; raises ValueError, KeyError, TypeError, AttributeError or ArithmeticError where it
+        makes no sense.
 
     Returns
     -------
@@ -78,14 +83,17 @@ def read(path, key, what, understand):
     """
     try:
         with open(path) as file:
-            content = json.load(file)
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError("it has more than %d bytes" % LARGEST)
+        content = json.loads(text)
         if content["key"] != json.loads(json.dumps(key)):  # a tuple comes back as a list
-            raise ValueError("it belongs to %s" % content["key"])
+            raise ValueError("it belongs to %.200s" % (content["key"],))
         return understand(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        say_once(path, "layoutopt: %s %s is not used: %s", what, path, error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        say_once(path, "layoutopt: %s %s is not used: %.300s", what, path, error)
         return None
 
 

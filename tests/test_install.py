@@ -144,6 +144,30 @@ def test_settings_bring_no_warning_from_theano(installed):
     assert installed.run("import theano", THEANO_FLAGS="layoutopt.batch=32") == ""
 
 
+@pytest.mark.parametrize("flags, active, line", [
+    ("optimizer_including=layoutopt,layoutopt.winogrd=off", True,
+     "layoutopt: there is no flag layoutopt.winogrd: is layoutopt.winograd meant?\n"),
+    ("optimizer_including=layoutopt,layoutopt.winograd=f8", False, "layoutopt: not active, Theano runs without it: "
+     "ValueError: layoutopt.winograd is set to 'f8'; it can be f2, f4, off\n"),
+    ("optimizer_including=inplace:layout_opt", False,
+     "layoutopt: not active: optimizer_including names 'layout_opt', is layoutopt meant?\n")],
+    ids=["a flag's name", "a flag's value", "layoutopt's name"])
+def test_what_is_misspelt_is_said(from_wheel, flags, active, line):
+    assert from_wheel.run(IS_ACTIVE, stderr=line, THEANO_FLAGS=flags) == str(active)
+
+
+def test_a_flag_that_cannot_be_is_refused_each_time(from_wheel):
+    program = """
+for _ in range(2):
+    try:
+        import layoutopt
+    except ValueError as problem:
+        print(problem)
+"""
+    said = "layoutopt.batch is set to 'many'; it can be a whole number of at least 1"
+    assert from_wheel.run(program, THEANO_FLAGS="layoutopt.batch=many").splitlines() == [said, said]
+
+
 @pytest.mark.parametrize("flags, active", [
     ("optimizer_including=layoutopt", True),
     ("optimizer_including=layoutopt,optimizer_excluding=layoutopt", False),
