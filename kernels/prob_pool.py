@@ -6,7 +6,7 @@ entered through ``cpu/prob_pool_op.h``.
 """
 from theano.gof import Apply
 from theano.gradient import DisconnectedType
-from theano.tensor import TensorType, patternbroadcast
+from theano.tensor import TensorType, ones_like, patternbroadcast
 
 from .avg_pool import AvgPool, AvgPoolGrad
 from .base import as_c01b
@@ -159,6 +159,7 @@ class ProbMaxPoolGrad(_ProbPoolOp):
         def spread(windows):
             return AvgPoolGrad(*parameters)(windows, h.shape[1:3])
 
+        a = a * spread(ones_like(p))  # pixels of no window give nothing, whatever stands there
         inside, weighted = sums(h * gh), sums(a * h)
         shared = b * (1 - p) - weighted  # the gradient on s
         gradients = [b * (gp * (1 - 2 * p) - inside) - weighted * gp,

@@ -3,8 +3,12 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from theano.gof.vm import VM_Linker
 
 FAST = theano.Mode(linker="cvm", optimizer=None)
+# What numpy can do runs in numpy, so that graphs of elementwise ops, and of shapes, compile nothing but our ops.
+LITTLE_C = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False), optimizer=None)
+LITTLE_C_OPTIMIZED = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False), "fast_run").excluding("fusion", "inplace")
 
 
 def zeros(*shape):

@@ -14,7 +14,7 @@ from layoutopt.kernels import MaxPoolGrad, StochasticMaxPool
 from layoutopt.kernels.base import configured
 from layoutopt.kernels.reference import pool as max_reference, stochastic_pool as reference
 
-from pooling import FAST, assert_same_bits, refused, reals, zeros
+from pooling import FAST, LITTLE_C, LITTLE_C_OPTIMIZED, assert_same_bits, refused, reals, zeros
 
 
 @functools.lru_cache(maxsize=None)
@@ -221,7 +221,7 @@ def test_one_draw_a_call_for_values_and_gradients():
     op = StochasticMaxPool(2, seed=3)
     z = op(x)
     cost = (z * v).sum()
-    f = theano.function([x, v], [z, T.grad(cost, x), T.Rop(z, x, x)], mode=FAST)
+    f = theano.function([x, v], [z, T.grad(cost, x), T.Rop(z, x, x)], mode=LITTLE_C)
     rng = np.random.RandomState(0)
     value, direction = weights(rng, (2, 6, 6, 20)), reals(rng, (2, 3, 3, 20))
     for call in range(2):
@@ -231,7 +231,8 @@ def test_one_draw_a_call_for_values_and_gradients():
         reached = (gradient != 0).reshape(2, 3, 2, 3, 2, 20).sum(axis=(2, 4))
         np.testing.assert_array_equal(reached, np.where(out > 0, 1, 4))  # of a window of zeros every pixel is equal to its 0
         np.testing.assert_array_equal(along, out)
-    only = theano.function([x, v], T.grad((StochasticMaxPool(2, seed=3)(x) * v).sum(), x))
+    cost = (StochasticMaxPool(2, seed=3)(x) * v).sum()
+    only = theano.function([x, v], T.grad(cost, x), mode=LITTLE_C_OPTIMIZED)
     for call in range(2):
         out = expected_draw(op, value, 3, call)
         np.testing.assert_array_equal(only(value, direction),
@@ -245,7 +246,7 @@ def test_graphs_are_rebuilt_with_their_seeds():
     value = weights(np.random.RandomState(0), (2, 4, 4, 20))
     expected = compiled(StochasticMaxPool(2))(value, [9, 0])
     doubled = theano.clone(z, {x: 2 * x})
-    np.testing.assert_array_equal(theano.function([x], doubled, mode=FAST)(value), 2 * expected)
+    np.testing.assert_array_equal(theano.function([x], doubled, mode=LITTLE_C)(value), 2 * expected)
     other = T.ftensor4()
     givens = theano.function([other], StochasticMaxPool(2, seed=9)(x), givens={x: other}, mode=FAST)
     np.testing.assert_array_equal(givens(value), expected)
@@ -272,7 +273,7 @@ def test_with_the_optimizer():
     """In a program written in c01b the flag changes nothing, neither draws nor the number of conversions: none."""
     x, v = T.ftensor4(), T.ftensor4()
     value = weights(np.random.RandomState(0), (2, 6, 6, 20))
-    mode = theano.compile.mode.get_default_mode().including("layoutopt")
+    mode = LITTLE_C_OPTIMIZED.including("layoutopt")
     z = StochasticMaxPool(2, seed=4)(x)
     f = theano.function([x, v], [z, T.grad((z * v).sum(), x)], mode=mode)
     ops = [type(node.op) for node in f.maker.fgraph.toposort()]
@@ -301,7 +302,7 @@ def test_perform_is_the_reference():
 
 def test_infer_shape():
     x = T.ftensor4()
-    f = theano.function([x], StochasticMaxPool(3, 2)(x).shape)
+    f = theano.function([x], StochasticMaxPool(3, 2)(x).shape, mode=LITTLE_C_OPTIMIZED)
     assert not any(isinstance(node.op, StochasticMaxPool) for node in f.maker.fgraph.toposort())
     for shape in [(2, 7, 8, 3), (1, 6, 5, 1), (2, 9, 9, 0)]:
         assert tuple(f(zeros(*shape))) == compiled(StochasticMaxPool(3, 2))(zeros(*shape), [0, 0]).shape
