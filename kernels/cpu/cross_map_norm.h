@@ -61,25 +61,42 @@ struct NormScales {
     double add_scale, pow_scale, min_div;
 };
 
-// All lanes or the first few, of loads and stores.
-struct EveryLane : AllLanes {
+// Some neighbouring vectors of a row: how they are read, kept and written around the caches or not.
+template <int Count>
+struct Vectors : AllLanes {
+    static constexpr int count = Count;
     void store(float* p, vec v) const { c01b::store(p, v); }
+    template <bool Stream>
+    void write(float* p, vec v) const { Stream ? stream(p, v) : c01b::store(p, v); }
 };
-struct SomeLanes : FirstLanes {
+// One that begins with elements that another one has written.
+struct LastVector : Vectors<1> {
+    int written;
+    template <bool Stream>
+    void write(float* p, vec v) const { Stream ? stream_from(p, v, written) : c01b::store(p, v); }
+};
+// The only one of a row, not full.
+struct PartOfVector : FirstLanes {
+    static constexpr int count = 1;
     void store(float* p, vec v) const { store_first(p, v, n); }
+    template <bool Stream>
+    void write(float* p, vec v) const { store_first(p, v, n); }
 };
 
-// body(b, lanes) for vectors that cover [0, width); as in along_batch, the last one is moved back and done again.
+// body(b, vectors) so that the vectors cover [0, width); as in along_batch, a last one that would pass the end is moved back.
 template <class Body>
 inline void along_tile(int64_t width, const Body& body) {
+    constexpr int several = 4;
     int64_t b = 0;
-    for (; b + lanes <= width; b += lanes) body(b, EveryLane{});
+    for (; b + several * lanes <= width; b += several * lanes) body(b, Vectors<several>{});
+    for (; b + lanes <= width; b += lanes) body(b, Vectors<1>{});
     if (b == width) return;
-    width < lanes ? body(0, SomeLanes{{static_cast<int>(width)}}) : body(width - lanes, EveryLane{});
+    const int rest = static_cast<int>(width - b);
+    width < lanes ? body(0, PartOfVector{{rest}}) : body(width - lanes, LastVector{{}, lanes - rest});
 }
 
-constexpr int64_t tile_width = 512;    // floats: 2 kB of each channel at a time
-constexpr int64_t channels_ahead = 2;  // that are fetched into the cache before they are read
+constexpr int64_t tile_width = 1024;   // floats: 4 kB of each channel at a time
+constexpr int64_t channels_ahead = 1;  // that are fetched into the cache before they are read
 
 // A tile of one array: its rows, one a channel, are `stride` floats apart.
 template <class Float>
@@ -98,135 +115,168 @@ class Ring {
 
     float* operator[](int64_t channel) const { return data_ + channel % rows_ * tile_width; }
 
-    // out[b] = the sum over those channels of term(element), in their order.
-    template <class Term>
-    void sum(const Channels& channels, int64_t width, float* out, const Term& term) const {
+    // sums[v] = the sum over those channels, in their order, of term(sum so far, element).
+    template <class Vectors, class Term>
+    void sum(const Channels& channels, int64_t b, const Vectors& some, vec (&sums)[Vectors::count], const Term& term) const {
         const int64_t begin = channels.begin % rows_, end = begin + (channels.end - channels.begin);
-        const Run runs[2] = {{data_ + begin * tile_width, data_ + std::min(end, rows_) * tile_width},
-                             {data_, data_ + std::max<int64_t>(0, end - rows_) * tile_width}};
-        int64_t b = 0;
-        for (; b + group * lanes <= width; b += group * lanes) {
-            vec sums[group] = {};
-            for (const Run& run : runs)
-                for (const float* row = run.begin + b; row != run.end + b; row += tile_width)
-                    for (int v = 0; v < group; ++v) sums[v] = term(sums[v], load(row + v * lanes));
-            for (int v = 0; v < group; ++v) store(out + b + v * lanes, sums[v]);
-        }
-        along_tile(width - b, [&](int64_t rest, auto some) {
-            vec sum = zero();
-            for (const Run& run : runs)
-                for (const float* row = run.begin + b; row != run.end + b; row += tile_width) sum = term(sum, some.load(row + rest));
-            some.store(out + b + rest, sum);
-        });
+        for (vec& sum : sums) sum = zero();
+        add(begin, std::min(end, rows_), b, some, sums, term);
+        add(0, end - rows_, b, some, sums, term);
     }
 
   private:
-    static constexpr int group = 4;  // vectors at a time
-    struct Run {
-        const float *begin, *end;
-    };
-
     Ring(float* data, int64_t rows) : data_(data), rows_(rows) {}
+
+    template <class Vectors, class Term>
+    void add(int64_t begin, int64_t end, int64_t b, const Vectors& some, vec (&sums)[Vectors::count], const Term& term) const {
+        const float* row = data_ + begin * tile_width + b;
+        for (int64_t i = begin; i < end; ++i, row += tile_width)
+            for (int v = 0; v < Vectors::count; ++v) sums[v] = term(sums[v], some.load(row + v * lanes));
+    }
 
     float* data_;
     int64_t rows_;
 };
 
-// Copies row `channel` of a tile into a ring.
-inline void read_row(const Tile<const float>& tile, int64_t channel, int64_t width, const Ring& ring) {
-    const float* in = tile[channel];
-    float* row = ring[channel];
-    along_tile(width, [&](int64_t b, auto some) {
-        fetch(in + channels_ahead * tile.stride + b);
-        some.store(row + b, some.load(in + b));
-    });
-}
-
 struct Images;  // these name scratch memory
 struct Terms;
 struct Scaled;
-struct Sums;
-struct TermSums;
+
+// Rows of a tile of an array that come in through a ring.
+class Rows {
+  public:
+    Rows(const Tile<const float>& tile, const Ring& ring) : tile_(tile), ring_(ring) {}
+
+    // Brings the vectors at b of channels [first, end) into the ring.
+    template <class Vectors>
+    void read(int64_t first, int64_t end, int64_t b, const Vectors& some) const {
+        for (int64_t channel = first; channel < end; ++channel) {
+            const float* in = tile_[channel] + b;
+            float* row = ring_[channel] + b;
+            for (int v = 0; v < Vectors::count; ++v) {
+                fetch(in + channels_ahead * tile_.stride + v * lanes);
+                some.store(row + v * lanes, some.load(in + v * lanes));
+            }
+        }
+    }
+
+    const Ring& ring() const { return ring_; }
+
+  private:
+    Tile<const float> tile_;
+    Ring ring_;
+};
 
 template <bool Stream>
 void sum_tile(const ChannelWindows& windows, bool transposed, const Tile<const float>& x, const Tile<float>& z, int64_t width) {
-    const Ring images = Ring::of<Images>(windows.most());
-    float* sums = scratch<Sums>(tile_width);
-    for (int64_t i = 0, next = 0; i < windows.channels; ++i) {
+    const Rows images(x, Ring::of<Images>(windows.most()));
+    for (int64_t i = 0, read = 0; i < windows.channels; ++i) {
         const Channels window = transposed ? windows.holding(i) : windows.of(i);
-        for (; next < window.end; ++next) read_row(x, next, width, images);
-        images.sum(window, width, sums, [](vec sum, vec v) { return sum + v; });
-        along_batch<Stream>(z[i], width, [&](int64_t b, auto some) { return some.load(sums + b); });
+        float* out = z[i];
+        along_tile(width, [&](int64_t b, const auto& some) {
+            images.read(read, window.end, b, some);
+            vec sums[some.count];
+            images.ring().sum(window, b, some, sums, [](vec sum, vec v) { return sum + v; });
+            for (int v = 0; v < some.count; ++v) some.template write<Stream>(out + b + v * lanes, sums[v]);
+        });
+        read = window.end;
     }
 }
 
-// The denominators of a tile of images, channel by channel.
+// The denominators of a tile of images.
 class Denominators {
   public:
-    // `kept`: rows of images that are still to be had besides those of the window.
-    Denominators(const ChannelWindows& windows, const NormScales& scales, const Tile<const float>& x, int64_t width, int64_t kept)
-        : windows(windows), width(width), images(Ring::of<Images>(windows.most() + kept)),
-          term_factor(static_cast<float>(-2 * scales.add_scale * scales.pow_scale)), x_(x),
-          add_scale_(static_cast<float>(scales.add_scale)), min_div_(static_cast<float>(scales.min_div)),
-          sums_(scratch<Sums>(tile_width)) {}
+    // `rows`: those of the images that the ring keeps.
+    Denominators(const NormScales& scales, const Tile<const float>& x, int64_t rows)
+        : images_(x, Ring::of<Images>(rows)), add_scale_(static_cast<float>(scales.add_scale)),
+          min_div_(static_cast<float>(scales.min_div)) {}
 
-    // Moves on to those of channel i.
-    void advance(int64_t i) {
-        const Channels window = windows.of(i);
-        for (; next_ < window.end; ++next_) read_row(x_, next_, width, images);
-        images.sum(window, width, sums_, [](vec sum, vec v) { return sum + v * v; });
+    // Those of the channel whose window it is, when the images of the channels before `read` are in the ring.
+    template <class Vectors>
+    void operator()(const Channels& window, int64_t read, int64_t b, const Vectors& some, vec (&d)[Vectors::count]) const {
+        images_.read(read, window.end, b, some);
+        images_.ring().sum(window, b, some, d, [](vec sum, vec v) { return sum + v * v; });
+        for (vec& value : d) value = min_div_ + add_scale_ * value;
     }
 
-    template <class Lanes>
-    vec operator()(int64_t b, const Lanes& some) const { return min_div_ + add_scale_ * some.load(sums_ + b); }
-
-    const ChannelWindows windows;
-    const int64_t width;
-    const Ring images;
-    const float term_factor;
+    const float* images(int64_t channel) const { return images_.ring()[channel]; }
 
   private:
-    const Tile<const float> x_;
-    const float add_scale_, min_div_;
-    float* const sums_;
-    int64_t next_ = 0;
+    Rows images_;
+    float add_scale_, min_div_;
 };
 
 template <bool Stream, class Power>
-void norm_tile(Denominators d, const Power& power, const Tile<float>& y) {
-    for (int64_t i = 0; i < d.windows.channels; ++i) {
-        d.advance(i);
-        const float* x = d.images[i];
-        along_batch<Stream>(y[i], d.width, [&](int64_t b, auto some) { return some.load(x + b) * power(d(b, some)); });
+void norm_tile(const ChannelWindows& windows, const NormScales& scales, const Power& power, const Tile<const float>& x,
+               const Tile<float>& y, int64_t width) {
+    const Denominators denominators(scales, x, windows.most());
+    for (int64_t i = 0, read = 0; i < windows.channels; ++i) {
+        const Channels window = windows.of(i);
+        const float* images = denominators.images(i);
+        float* out = y[i];
+        along_tile(width, [&](int64_t b, const auto& some) {
+            vec d[some.count];
+            denominators(window, read, b, some, d);
+            for (int v = 0; v < some.count; ++v)
+                some.template write<Stream>(out + b + v * lanes, some.load(images + b + v * lanes) * power(d[v]));
+        });
+        read = window.end;
     }
 }
 
-// The terms t of channel j, and gy d^-power there.
+// What a channel gives to the gradients of those in its window.
 template <class Power>
-void undo_terms(Denominators& d, const Power& power, const Tile<const float>& gy, int64_t j, float* terms, float* scaled) {
-    d.advance(j);
-    const float *x = d.images[j], *gradient = gy[j];
-    along_tile(d.width, [&](int64_t b, auto some) {
-        const Quotients q = power.quotients(d(b, some));
-        const vec product = some.load(gradient + b) * q.power;
-        fetch(gradient + channels_ahead * gy.stride + b);
-        some.store(scaled + b, product);
-        some.store(terms + b, d.term_factor * product * some.load(x + b) * q.inverse);
-    });
-}
+class UndoTerms {
+  public:
+    UndoTerms(const ChannelWindows& windows, const NormScales& scales, const Power& power, const Tile<const float>& x,
+              const Tile<const float>& gy)
+        : windows_(windows), denominators_(scales, x, 2 * windows.most()), power_(power), gy_(gy),
+          factor_(static_cast<float>(-2 * scales.add_scale * scales.pow_scale)), terms_(Ring::of<Terms>(windows.most())),
+          scaled_(Ring::of<Scaled>(windows.most())) {}
+
+    // t and gy d^-power of channel j, into their rings.
+    template <class Vectors>
+    void make(int64_t j, int64_t b, const Vectors& some) const {
+        vec d[Vectors::count];
+        denominators_(windows_.of(j), j == 0 ? 0 : windows_.of(j - 1).end, b, some, d);
+        const float *x = images(j) + b, *gradient = gy_[j] + b;
+        float *terms = terms_[j] + b, *scaled = scaled_[j] + b;
+        for (int v = 0; v < Vectors::count; ++v, x += lanes, gradient += lanes, terms += lanes, scaled += lanes) {
+            const Quotients q = power_.quotients(d[v]);
+            const vec product = some.load(gradient) * q.power;
+            fetch(gradient + channels_ahead * gy_.stride);
+            some.store(scaled, product);
+            some.store(terms, factor_ * product * some.load(x) * q.inverse);
+        }
+    }
+
+    const Ring& terms() const { return terms_; }
+    const float* images(int64_t channel) const { return denominators_.images(channel); }
+    const float* scaled(int64_t channel) const { return scaled_[channel]; }
+
+  private:
+    ChannelWindows windows_;
+    Denominators denominators_;
+    Power power_;
+    Tile<const float> gy_;
+    float factor_;
+    Ring terms_, scaled_;
+};
 
 template <bool Stream, class Power>
-void undo_tile(Denominators d, const Power& power, const Tile<const float>& gy, const Tile<float>& gx) {
-    const Ring terms = Ring::of<Terms>(d.windows.most()), scaled = Ring::of<Scaled>(d.windows.most());
-    float* sums = scratch<TermSums>(tile_width);
-    for (int64_t i = 0, next = 0; i < d.windows.channels; ++i) {
-        const Channels window = d.windows.holding(i);
-        for (; next < window.end; ++next) undo_terms(d, power, gy, next, terms[next], scaled[next]);
-        terms.sum(window, d.width, sums, [](vec sum, vec v) { return sum + v; });
-        const float *x = d.images[i], *product = scaled[i];
-        along_batch<Stream>(gx[i], d.width, [&](int64_t b, auto some) {
-            return some.load(product + b) + some.load(x + b) * some.load(sums + b);
+void undo_tile(const ChannelWindows& windows, const UndoTerms<Power>& undo, const Tile<float>& gx, int64_t width) {
+    for (int64_t i = 0, made = 0; i < windows.channels; ++i) {
+        const Channels window = windows.holding(i);
+        const float *images = undo.images(i), *scaled = undo.scaled(i);
+        float* out = gx[i];
+        along_tile(width, [&](int64_t b, const auto& some) {
+            for (int64_t j = made; j < window.end; ++j) undo.make(j, b, some);
+            vec sums[some.count];
+            undo.terms().sum(window, b, some, sums, [](vec sum, vec v) { return sum + v; });
+            for (int v = 0, at = b; v < some.count; ++v, at += lanes)
+                some.template write<Stream>(out + at, some.load(scaled + at) + some.load(images + at) * sums[v]);
         });
+        made = window.end;
     }
 }
 
@@ -266,8 +316,10 @@ inline void cross_map_norm(const ChannelShape& s, const ChannelWindows& windows,
                            float* y, int threads) {
     with_power(scales.pow_scale, [&](const auto& power) {
         for_tiles(s, 2, y, threads, [&](int64_t first, int64_t width, bool streamed) {
-            const Denominators d(windows, scales, {x + first, s.inner}, width, 0);
-            streamed ? norm_tile<true>(d, power, {y + first, s.inner}) : norm_tile<false>(d, power, {y + first, s.inner});
+            const Tile<const float> images{x + first, s.inner};
+            const Tile<float> out{y + first, s.inner};
+            streamed ? norm_tile<true>(windows, scales, power, images, out, width)
+                     : norm_tile<false>(windows, scales, power, images, out, width);
         });
     });
 }
@@ -276,10 +328,10 @@ inline void cross_map_norm_undo(const ChannelShape& s, const ChannelWindows& win
                                 const float* x, const float* gy, float* gx, int threads) {
     with_power(scales.pow_scale, [&](const auto& power) {
         for_tiles(s, 3, gx, threads, [&](int64_t first, int64_t width, bool streamed) {
-            const Denominators d(windows, scales, {x + first, s.inner}, width, windows.most());
-            const Tile<const float> gradient{gy + first, s.inner};
+            const UndoTerms<std::decay_t<decltype(power)>> undo(windows, scales, power, {x + first, s.inner},
+                                                               {gy + first, s.inner});
             const Tile<float> out{gx + first, s.inner};
-            streamed ? undo_tile<true>(d, power, gradient, out) : undo_tile<false>(d, power, gradient, out);
+            streamed ? undo_tile<true>(windows, undo, out, width) : undo_tile<false>(windows, undo, out, width);
         });
     });
 }
