@@ -13,6 +13,8 @@ that flows into `denoms` takes its own way.
 Meaning: `kernels.reference.cross_map_norm`. The original demanded channels in multiples of 16, square images and at most as many
 channels in a window as there are, and printed parameters with six decimals; none of this holds here.
 """
+import copy
+
 import numpy as np
 from theano.gof import Apply, ParamsType
 from theano.scalar import float64, int64
@@ -73,6 +75,12 @@ class _AcrossChannels(C01bOp):
 
     def _windows(self):
         return dict(size=self.size, blocked=self.blocked, axis=self.axis)
+
+    def along(self, axis):
+        """This op for channels along another axis."""
+        other = copy.copy(self)
+        other.axis = _count("axis", axis, 0, 3)
+        return other
 
     def infer_shape(self, node, shapes):
         return shapes[:1]
@@ -155,10 +163,9 @@ class _CrossMapNormOp(_AcrossChannels):
     def _parameters(self):
         return dict(self._windows(), add_scale=self.add_scale, pow_scale=self.pow_scale, min_div=self.min_div)
 
-    def like(self, op_class, axis=None):
-        """The op of a class with this one's parameters, for channels along `axis`, by default this one's."""
-        axis = self.axis if axis is None else axis
-        return op_class(self.size, self.add_scale, self.pow_scale, self.blocked, self.min_div, axis, self.openmp)
+    def like(self, op_class):
+        """The op of another class with this one's parameters."""
+        return op_class(self.size, self.add_scale, self.pow_scale, self.blocked, self.min_div, self.axis, self.openmp)
 
     def denominators(self, images):
         """``min_div + add_scale * (sum of squares over the window)`` in Theano's ops and `CrossMapSum`."""

@@ -54,6 +54,13 @@ STOCK_AVERAGE, STOCK_AVERAGE_OUTPUT = 0.85e-9, 5.8e-9
 C01B_AVERAGE, C01B_AVERAGE_OUTPUT, C01B_AVERAGE_START = 0.055e-9, 0.36e-9, 0.5
 C01B_AVERAGE_GRADIENT, C01B_AVERAGE_GRADIENT_START = 0.12e-9, 6.5
 
+# Ops across channels: seconds of a row of one channel and core, of each vector in it, and of each channel of its windows besides.
+ACROSS_ROW = 8e-9
+ACROSS_VECTOR = {"sum": 1.2e-9, "norm": 3.5e-9, "undo": 6.5e-9}
+ACROSS_CHANNEL = {"sum": 0.8e-9, "norm": 0.75e-9, "undo": 1.7e-9}
+ACROSS_POWER = 9.5e-9  # of each vector where the power is none of those that roots give (kernels/cpu/power.h)
+ACROSS_TRAFFIC = 1.5  # times the bytes: runs of a few kB
+
 # Conversions of full vectors, as a share of a core's bandwidth. Images that fill no vector: seconds per pixel and core,
 # however many they are; into c01b more where the target goes around the caches (kernels/cpu/transpose.h), in parts of lines.
 CONVERSION_SHARE = 0.9
@@ -275,6 +282,21 @@ class Machine(NamedTuple):
         seconds = max(slots * slot / self.threads, self._memory(arrays * work.bytes))
         return self.call + self.caution * seconds / self.speeds.pool
 
+    # ---- normalisation across channels
+
+    def across_channels_seconds(self, work):
+        """CrossMapNorm and its kin.
+
+        Parameters
+        ----------
+        work : AcrossWork
+        """
+        vector = ACROSS_VECTOR[work.kind] + ACROSS_CHANNEL[work.kind] * min(work.size, work.channels)
+        if not work.rooted:
+            vector += ACROSS_POWER
+        row = ACROSS_ROW + -(-work.inner // self.lanes) * vector
+        return self.call + max(work.outer * work.channels * row / self.threads, self._memory(ACROSS_TRAFFIC * work.bytes))
+
     # ---- conversions
 
     def conversion_seconds(self, size, batch=128, to=C01B):
@@ -368,3 +390,24 @@ class PoolWork(NamedTuple):
     @property
     def bytes(self):
         return 4.0 * self.batch * self.pixels
+
+
+class AcrossWork(NamedTuple):
+    """The size of an op across channels, on an array (outer, channels, inner).
+
+    kind : "sum", "norm" or "undo".
+    size : channels of a window.
+    rooted : whether what is divided by takes roots alone.
+    """
+
+    kind: str
+    outer: int
+    channels: int
+    inner: int
+    size: int
+    rooted: bool = True
+
+    @property
+    def bytes(self):
+        """Read and written."""
+        return (12.0 if self.kind == "undo" else 8.0) * self.outer * self.channels * self.inner

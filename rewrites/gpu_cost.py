@@ -25,6 +25,8 @@ STOCK_RATE = 25e12
 CUDNN_RATE = 50e12
 
 POOL_SHARE, STOCK_POOL_SHARE = 0.8, 0.4  # of the bandwidth
+ACROSS_SHARE = 0.6  # of the bandwidth, estimated
+LINE = 8  # floats that memory is read by
 STRIDED_COPY_SHARE = 0.15  # libgpuarray's copy of a transposed view
 
 
@@ -64,6 +66,12 @@ class GpuMachine(NamedTuple):
     def c01b_pool_seconds(self, work):
         """The c01b kernels; `work` is a `rewrites.cost.PoolWork`."""
         return self.call + self.caution * self._traffic(2.5 * work.bytes) / POOL_SHARE
+
+    def across_channels_seconds(self, work):
+        """CrossMapNorm and its kin, estimated; `work` is a `rewrites.cost.AcrossWork`. Threads beside each other read what lies side
+        by side: of a short inner axis, parts of lines."""
+        lines = -(-work.inner // LINE) * LINE / work.inner if work.inner else 1.0
+        return self.call + self._traffic(lines * work.bytes) / ACROSS_SHARE
 
     def conversion_seconds(self, size, batch=128, to=C01B):
         """ToC01B or ToBC01 of `size` bytes, read and written once."""

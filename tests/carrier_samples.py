@@ -20,6 +20,7 @@ from theano.tensor.nnet.bn import AbstractBatchNormInference, AbstractBatchNormT
 from theano.tensor.opt import Assert
 
 from layoutopt.kernels.activation import sigmoid, tanh
+from layoutopt.kernels.cross_map_norm import CrossMapNorm, CrossMapNormUndo, CrossMapSum
 from layoutopt.kernels.relayout import to_bc01, to_c01b
 from layoutopt.rewrites.layout import BC01, C01B
 
@@ -659,6 +660,16 @@ TAKES = [
     Sample("elements of a vector", taken((5,), 3, 1), None),
 ]
 
-OTHERS = PRODUCTS + ROW_WISE + REPEATS + REBROADCASTS + ALLOCS + PROMISED_SIZES + SIZES + COPIES
+ACROSS_CHANNELS = [
+    *(Sample("normalised along axis %d, windows of %s" % (axis, windows),
+             on_images(lambda x, axis=axis, windows=windows: CrossMapNorm(windows[0], 1, 1, windows[1], axis=axis)(x)[0]), C01B)
+      for axis, windows in itertools.product(range(4), ((3, False), (2, True)))),
+    Sample("gradient of normalised", lambda new: CrossMapNormUndo(2, 1, 1, axis=1)(new(*IMAGES), new(*IMAGES)), C01B),
+    Sample("sum over windows", on_images(CrossMapSum(2, axis=1)), C01B),
+    Sample("sum over the windows around", on_images(CrossMapSum(2, False, True, axis=1)), C01B),
+    Sample("normalised with one channel", lambda new: CrossMapNorm(5, 1, 1, axis=1)(new(5, 1, 3, 2))[0], C01B),
+]
+
+OTHERS = PRODUCTS + ROW_WISE + REPEATS + REBROADCASTS + ALLOCS + PROMISED_SIZES + SIZES + COPIES + ACROSS_CHANNELS
 ALL_SAMPLES = (ELEMWISE + DIMSHUFFLE + TRANSPOSED + REDUCTIONS + ARG_REDUCTIONS + RESHAPES + OTHERS + JOINS + SPLITS
                + SUBTENSORS + INC_SUBTENSORS + TAKES + BATCH_NORMALIZATIONS + CONTROL)

@@ -4,7 +4,7 @@ A rule takes a node and the `Shapes` of its graph and returns the node's `Choice
 register their rules with `@carries(OpClass, ...)`; the planner asks `choice_of`.
 """
 from .registry import carries, carriers, choice_of, why_not
-from . import (batchnorm, contiguity, control, dimshuffle, elemwise, join, matrix_product, reduction,  # noqa: F401
+from . import (batchnorm, contiguity, control, cross_map, dimshuffle, elemwise, join, matrix_product, reduction,  # noqa: F401
                repeat, reshape, shape, softmax, subtensor, take)  # they register
 
 __all__ = ["carries", "carriers", "choice_of", "why_not"]
