@@ -67,9 +67,9 @@ pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 def probability_bound(op):
     """How far float32 may be off, absolutely, for probabilities of windows of n pixels.
 
-    A difference to the largest, x <= 0, takes a rounding of |x| u, which exp makes a relative one; exp itself is within 4 units of
-    the last place on any device, 8 u. So e^x is off by at most (x e^x + 8 e^x) u <= 9 u, a sum of n + 1 of them, which is at
-    least 1, by 9 (n + 1) u and n roundings, and a quotient of the two by all of that and one more rounding.
+    A difference to the largest, x <= 0, takes a rounding of |x| u, which exp makes a relative one; exp itself is within 4 units
+    of the last place on any device, 8 u. So e^x is off by at most (|x| e^x + 8 e^x) u <= 9 u, a sum of n + 1 of them, which is
+    at least 1, by 9 (n + 1) u and n roundings, and a quotient of the two by all of that and one more rounding.
     """
     n = np.prod(op.ds)
     return (9 + 9 * (n + 1) + n + 1) * UNIT_ROUNDOFF + SMALLEST

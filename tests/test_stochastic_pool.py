@@ -1,4 +1,4 @@
-"""Stochastic pooling in c01b order: its generator, its distribution, its streams, the numpy reference bit by bit, its contract."""
+"""Stochastic pooling in c01b order: its generator, distribution and streams, the numpy reference bit by bit, its contract."""
 import ctypes
 import functools
 import pickle
