@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 
 import numpy as np
 import theano
@@ -22,7 +23,7 @@ CPU_HEADERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cpu")
 # Vector lanes by the name of the instruction set, for the flag layoutopt.simd; 'auto' leaves it to the compiler.
 SIMD_LANES = {"auto": None, "avx512": 16, "avx2": 8, "plain": 4}
 
-# The largest tile that Winograd's algorithm may take, by the names of the flag layoutopt.winograd.
+# Winograd's algorithm, by the names of the flag layoutopt.winograd, as the kernels' parameter (kernels/cpu/conv_shape.h).
 WINOGRAD_TILES = {"off": 0, "f2": 2, "f4": 4}
 
 _CHOICES = {"simd": SIMD_LANES, "winograd": WINOGRAD_TILES}
@@ -41,8 +42,8 @@ def configure(**settings):
         The vectors (the flag ``layoutopt.simd``). 'auto' takes what the compiler finds on this machine. Each has its own
         compilation.
     winograd : {'off', 'f2', 'f4'}
-        Winograd's algorithm for 3 x 3 filters (the flag ``layoutopt.winograd``): not at all; with tiles of 2 x 2, no less
-        accurate than a direct kernel; with tiles of up to 4 x 4, some 6 times less accurate. A run-time parameter.
+        Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 filters (the flag ``layoutopt.winograd``): not at all; where it is no
+        less accurate than a direct kernel; also F(4x4, 3x3), some 6 times less accurate. A run-time parameter.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def configured(**settings):
 
 
 def winograd_tile():
-    """The largest tile that Winograd's algorithm may take: 0 (none), 2 or 4."""
+    """Winograd's algorithm as the kernels are told: 0 (not at all), 2 (where no digits are lost) or 4."""
     return WINOGRAD_TILES[_settings["winograd"]]
 
 
@@ -83,12 +84,18 @@ def openmp_default():
 
 
 @functools.lru_cache(maxsize=None)
-def headers_digest():
-    """A number that changes whenever a C++ header does: Theano's module cache looks at sources, not at their includes."""
-    digest = hashlib.sha256()
-    for name in sorted(os.listdir(CPU_HEADERS)):
-        with open(os.path.join(CPU_HEADERS, name), "rb") as header:
-            digest.update(name.encode() + b"\0" + header.read())
+def headers_digest(names=None):
+    """A number that changes whenever one of the C++ headers `names` (default: all) or what they include does: Theano's module
+    cache looks at sources, not at their includes."""
+    digest, found, waiting = hashlib.sha256(), set(), sorted(os.listdir(CPU_HEADERS) if names is None else names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            with open(os.path.join(CPU_HEADERS, name), encoding="utf-8") as header:
+                text = header.read()
+            digest.update((name + "\0" + text).encode())
+            waiting += re.findall(r'^#include "(.+)"', text, re.MULTILINE)
     return int(digest.hexdigest()[:15], 16)
 
 
@@ -124,7 +131,7 @@ class C01bOp(OpenMPOp):
         return ["-ffast-math"]
 
     def c_code_cache_version(self):
-        return (headers_digest(),)
+        return (headers_digest(self.headers),)
 
     def make_thunk(self, node, storage_map, compute_map, no_recycling, impl=None):
         # FAST_COMPILE asks for Python thunks; Theano's own convolutions run as C there all the same, and so do ours:
