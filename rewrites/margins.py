@@ -20,21 +20,25 @@ NO_PADS = (_WHOLE, _WHOLE)
 # What zeros are around.
 
 
-def _is_zero(variable):
+def is_zero(variable):
     if isinstance(variable, Constant):
         return not np.any(variable.data)
-    return variable.owner is not None and isinstance(variable.owner.op, Alloc) and _is_zero(variable.owner.inputs[0])
+    return variable.owner is not None and isinstance(variable.owner.op, Alloc) and is_zero(variable.owner.inputs[0])
 
 
 def _set_into_zeros(node, output, sums):
+    return written(node, sums) if node.op.set_instead_of_inc and is_zero(node.inputs[0]) else None
+
+
+def written(node, sums):
+    """What an IncSubtensor sets or adds to a part of a value, and the margins that the value has around it; None unless proven."""
     base, part = node.inputs[:2]
-    op = node.op
-    if op.inplace or not op.set_instead_of_inc or not _is_zero(base) or (part.dtype, part.ndim) != (base.dtype, 4):
+    if node.op.inplace or (part.dtype, part.ndim) != (base.dtype, 4):
         return None
     margins = []
     for axis, entry in enumerate(entries_of(node, 2)):
         cut = _cut(entry, sums.size(base, axis), sums)
-        if cut is None or cut[1] != sums.size(part, axis):
+        if cut is None or not sums.is_size(cut[1], part, axis):
             return None
         margins.append((cut[0], cut[2]))
     return part, margins
@@ -42,7 +46,7 @@ def _set_into_zeros(node, output, sums):
 
 def _joined_with_zeros(node, output, sums):
     axis, parts = sums.of(node.inputs[0]).known, node.inputs[1:]
-    images = [place for place, part in enumerate(parts) if not _is_zero(part)]
+    images = [place for place, part in enumerate(parts) if not is_zero(part)]
     if axis is None or output.ndim != 4 or len(images) != 1:
         return None
     axis %= 4

@@ -10,6 +10,8 @@ from theano.scalar import ScalarOp
 from theano.tensor import discrete_dtypes
 from theano.tensor.elemwise import Elemwise
 
+MOST_WAYS = 50  # values whose sizes are asked for, to prove that of another
+
 
 class Sum(NamedTuple):
     """A number plus unknowns, each of which has a whole coefficient other than 0."""
@@ -92,6 +94,24 @@ class Sums:
         size = self.of(symbolic)
         self._sizes.add(size)
         return size
+
+    def is_size(self, total, variable, axis):
+        """Whether a sum is proven to be one size of a value: by shape inference of that, or of what it is computed from.
+
+        Of elementwise ops, all operands that are not broadcast have the size of the result. Theano may know the result's by
+        another value that it found to be the same, as a sum that leads nowhere.
+        """
+        known, waiting = {variable}, [variable]
+        while waiting:
+            variable = waiting.pop()
+            if self.size(variable, axis) == total:
+                return True
+            node = variable.owner
+            if node is not None and isinstance(node.op, Elemwise) and len(known) < MOST_WAYS:
+                operands = [x for x in node.inputs if not x.broadcastable[axis] and x not in known]
+                known.update(operands)
+                waiting += operands
+        return False
 
     def never_negative(self, total):
         """Whether a sum is proven to be 0 at least: it is a size that was asked for, or adds up from sizes."""
