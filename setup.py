@@ -6,7 +6,7 @@ import sys
 SUPPORTED = (3, 8) <= sys.version_info[:2] <= (3, 11)
 BY_HAND = "setuptools.build_meta" not in sys.modules
 if BY_HAND and not SUPPORTED:
-    sys.exit("layoutopt needs CPython 3.8 to 3.11, because Theano 1.0.5 installs on no other; this is %d.%d."
+    sys.exit("layoutopt needs CPython 3.8 to 3.11 (Theano 1.0.5 runs on no newer one); this is %d.%d."
              % sys.version_info[:2])
 if BY_HAND and {"install", "develop"} & set(sys.argv):
     sys.exit("Install layoutopt with `pip install .`, or `pip install -e .` (pip 21.3 or later), not with setup.py.")

@@ -7,6 +7,10 @@ Importing this package registers the optimizer and its flags; it does nothing un
 """
 import os
 
+from . import needs
+
+needs.check_python()
+
 try:
     import _layoutopt_startup  # noqa: F401  (before Theano, which needs a blas.ldflags that works)
 except ImportError:
@@ -15,6 +19,10 @@ except ImportError:
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 if not os.path.isdir(os.path.join(_FOLDER, "kernels")):
     __path__.append(os.path.dirname(_FOLDER))  # a checkout: the other two packages stand beside this one
+
+import theano  # noqa: E402
+
+needs.check_theano(theano)
 
 from . import flags  # noqa: E402
 

@@ -198,6 +198,74 @@ def test_a_pth_that_stayed_behind_is_silent(installed):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Other Pythons, other Theanos: one sentence each.
+
+NEEDS = "layoutopt needs CPython 3.8 to 3.11 (Theano 1.0.5 runs on no newer one); this is %s."
+
+
+@pytest.mark.parametrize("version", [(3, 7), (3, 12), (3, 13)])
+def test_import_on_another_python(from_wheel, version):
+    program = """
+import sys
+sys.version_info = %r + (0, "final", 0)
+try:
+    import layoutopt
+except ImportError as problem:
+    print(problem)
+"""
+    assert from_wheel.run(program % (version,)) == NEEDS % ("%d.%d" % version)
+
+
+def interpreter(version):
+    """A Python of this version that has pip, the system's or pyenv's; None where there is none."""
+    candidates = [shutil.which("python" + version)]
+    candidates += Path("~/.pyenv/versions").expanduser().glob(version + ".*/bin/python")
+    for candidate in filter(None, candidates):
+        if subprocess.run([candidate, "-c", "import pip"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            return candidate
+    return None
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_real_newer_pythons(sources, wheel, version):
+    """What pip, setup.py and an import say there."""
+    def said(*arguments):
+        done = subprocess.run([command, *map(str, arguments)], cwd=sources, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, universal_newlines=True)
+        return done.returncode != 0, done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+    command = interpreter(version)
+    if command is None:
+        pytest.skip("no Python %s with pip here" % version)
+    failed, line = said("-c", "import layoutopt")
+    assert failed and line == "ImportError: " + NEEDS % version
+    failed, line = said("setup.py", "--version")
+    assert failed and line == NEEDS % version
+    failed, line = said("-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--no-deps", "--dry-run", wheel)
+    assert failed and "requires a different Python: %s" % version in line and "not in '<3.12,>=3.8'" in line
+
+
+@pytest.mark.parametrize("version, what", [("1.1.2", "1.1.2 (Theano-PyMC, whose graphs and ops have another interface)"),
+                                           ("0.9.0", "0.9.0")])
+def test_another_theano(installed, tmp_path, version, what):
+    """The program runs without layoutopt, and is told why if it asked for it."""
+    (tmp_path / "theano").mkdir()
+    (tmp_path / "theano" / "__init__.py").write_text("""
+import os
+from . import configparser, configdefaults
+__version__ = %r
+class config:
+    optimizer_including = os.environ.get("THEANO_FLAGS", "").partition("=")[2]
+""" % version)
+    (tmp_path / "theano" / "configparser.py").touch()
+    (tmp_path / "theano" / "configdefaults.py").touch()
+    line = "layoutopt needs Theano 1.0.5; the theano installed here is version %s." % what
+    assert installed.run(IS_ACTIVE, PYTHONPATH=str(tmp_path)) == "False"
+    assert installed.run(IS_ACTIVE, stderr="layoutopt: not active, Theano runs without it: ImportError: %s\n" % line,
+                         PYTHONPATH=str(tmp_path), THEANO_FLAGS="optimizer_including=layoutopt") == "False"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # blas.ldflags: numpy 1.22 and later would stop `import theano` where the user set none.
 
 LDFLAGS = "import theano; print(theano.config.blas.ldflags)"
