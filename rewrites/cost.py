@@ -29,8 +29,11 @@ PRODUCT_SCALING = 0.4  # of a further core, where one image's product is what is
 IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.h
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
-# kernels/cpu/conv_winograd.h: what the transforms take by the tile's size, in multiply-adds of a vector, as told there.
-WINOGRAD_PRICES = {2: (260.0, 110.0, 40.0), 4: (900.0, 420.0, 80.0)}  # of images, of outputs, and of filters
+# kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and the
+# least flag, by the sizes of tile and filter, as told there; and the products of a tile.
+WINOGRAD_PRICES = {(2, 3): (260.0, 110.0, 40.0, 2), (4, 3): (900.0, 420.0, 80.0, 4), (2, 5): (1200.0, 380.0, 250.0, 2),
+                   (4, 5): (3000.0, 1600.0, 650.0, 2), (2, 7): (2500.0, 1000.0, 500.0, 2)}
+WINOGRAD_PRODUCTS = {(2, 3): 4 ** 2, (4, 3): 6 ** 2, (2, 5): 7 ** 2, (4, 5): 11 ** 2, (2, 7): 10 ** 2}
 WINOGRAD_MARGIN = 0.9  # it has to take less than this share of the direct kernel's time
 WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
 WEIGHTS_FEW_FILTERS = 3.3  # loads bound a dot tile of fewer than 4 filters
@@ -129,7 +132,7 @@ class Machine(NamedTuple):
     caution : a c01b op is taken to be this much slower than predicted. Predictions are within 25% (one standard
         deviation); at 1.1 half as many sites lose as at 1, and all together take 0.3% longer.
     speeds : corrections, measured.
-    winograd : the largest tile that Winograd's algorithm may take: 0 (none), 2 or 4.
+    winograd : Winograd's algorithm: 0 (not at all), 2 (where no digits are lost) or 4.
     """
 
     threads: int = 2
@@ -206,7 +209,7 @@ class Machine(NamedTuple):
             moving += WEIGHTS_GROUP * (work.groups - 1) / self.threads
         else:
             time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
-            winograd = min((self._winograd(work, *tiles) for tiles in work.tiles if tiles[0] <= self.winograd), default=time)
+            winograd = min((self._winograd(work, *tiles) for tiles in work.tiles), default=time)
             if winograd < WINOGRAD_MARGIN * time:
                 time, moving = winograd, 0.0
         threads = min(self.threads, max(1.0, time / WORTH_A_THREAD))
@@ -225,14 +228,16 @@ class Machine(NamedTuple):
         return (work.flops * images * (1 + IMAGE_LANES_SUMS / products + FEW_FILTERS / results) / IMAGE_LANES_SHARE,
                 pixels / IMAGE_LANES_TRAFFIC + filters / IMAGE_LANES_FILTERS)
 
-    def _winograd(self, work, size, tiles):
-        """Operations at peak for so many tiles of size x size results in every channel."""
+    def _winograd(self, work, algorithm, tiles):
+        """Operations at peak for so many tiles of results in every channel; infinite where the flag does not allow it."""
+        images, outputs, taps, allowed = WINOGRAD_PRICES[algorithm]
+        if allowed > self.winograd:
+            return float("inf")
         channels, filters = work.channels / work.groups, work.filters / work.groups
         if work.kind == IMAGE_GRADIENT:
             channels, filters = filters, channels
-        images, outputs, taps = WINOGRAD_PRICES[size]
         vectors = -(-work.batch * tiles // self.lanes)
-        of_group = vectors * ((size + 2) ** 2 * channels * filters + images * channels + outputs * filters)
+        of_group = vectors * (WINOGRAD_PRODUCTS[algorithm] * channels * filters + images * channels + outputs * filters)
         return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
 
     def padding(self, count):
@@ -358,7 +363,7 @@ class ConvWork(NamedTuple):
 
 
 def winograd_tiles(kind, taps, stride, image, output):
-    """((size, count), ...): the tiles of size x size that Winograd's algorithm could cut the results of a convolution into.
+    """(((size, taps), count), ...): the tiles that Winograd's algorithm could cut the results of a convolution into.
 
     Parameters
     ----------
@@ -366,10 +371,11 @@ def winograd_tiles(kind, taps, stride, image, output):
     taps, stride, image, output : (rows, columns)
         Of the filters, of the convolution, of its images and of its outputs.
     """
-    if kind == WEIGHT_GRADIENT or tuple(taps) != (3, 3) or tuple(stride) != (1, 1):
+    if kind == WEIGHT_GRADIENT or taps[0] != taps[1] or tuple(stride) != (1, 1):
         return ()
     rows, columns = image if kind == IMAGE_GRADIENT else output
-    return tuple((size, -(-rows // size) * -(-columns // size)) for size in WINOGRAD_PRICES)
+    return tuple((algorithm, -(-rows // algorithm[0]) * -(-columns // algorithm[0])) for algorithm in WINOGRAD_PRICES
+                 if algorithm[1] == taps[0])
 
 
 class PoolWork(NamedTuple):

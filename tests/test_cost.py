@@ -113,7 +113,17 @@ def test_winograd_where_measurements_show_its_gain(kind, batch, channels, side, 
     work = conv_work(kind, batch, channels, side, filters, 3, pad=1)
     off, f2, f4 = (Machine(winograd=tile).c01b_conv_seconds(work) for tile in (0, 2, 4))
     assert (f2 < off) == (f4 < off) == (winner == "winograd") and f4 <= f2 <= off
-    assert conv_work(kind, batch, channels, side, filters, 5, pad=2).tiles == ()
+    assert conv_work(kind, batch, channels, side, filters, 4, pad=2).tiles == ()
+
+
+@pytest.mark.parametrize("kind, batch, channels, side, filters, size, pad, gains", [
+    (FORWARD, 500, 32, 12, 64, 5, 0, True), (IMAGE_GRADIENT, 500, 32, 12, 64, 5, 0, False),
+    (FORWARD, 128, 64, 27, 192, 5, 2, True), (FORWARD, 64, 128, 16, 128, 7, 0, True), (FORWARD, 1, 128, 16, 128, 7, 0, False)])
+def test_winograd_for_larger_filters(kind, batch, channels, side, filters, size, pad, gains):
+    """As measured: see docs/performance.md."""
+    work = conv_work(kind, batch, channels, side, filters, size, pad=pad)
+    off, f2, f4 = (Machine(winograd=tile).c01b_conv_seconds(work) for tile in (0, 2, 4))
+    assert (f2 < off) == gains and f4 == f2
 
 
 @pytest.mark.parametrize("kind, batch, winner", [(MAX_POOL, 1, "stock"), (MAX_POOL, 4, "ours"),

@@ -1,6 +1,7 @@
 """Winograd's algorithm in FilterActs and ImageActs: exact on whole numbers, within a derived bound, NaN as in a direct kernel.
 
-Kernels choose by price; most tests here ask for tiles of 2 x 2 or 4 x 4 whatever they cost.
+Kernels choose by price; most tests here ask for tiles of 2 x 2 or 4 x 4 whatever they cost. All but F(4x4, 3x3) compute with
+halves and quarters of whole numbers, which is exact.
 """
 import collections
 import os
@@ -17,23 +18,23 @@ import layoutopt
 from layoutopt.kernels import base
 from layoutopt.kernels.conv import FilterActs, ImageActs
 from layoutopt.kernels.reference import conv as reference
-from layoutopt.rewrites.cost import WINOGRAD_PRICES
+from layoutopt.rewrites.cost import WINOGRAD_PRICES, WINOGRAD_PRODUCTS
 from layoutopt.runtime import prepare
 from tolerance import gamma, normal, whole_numbers
 
 PLAIN = theano.compile.mode.Mode(linker="cvm", optimizer=None)
 # Tiles of one size wherever the algorithm applies: see ConvShape in kernels/cpu/conv_shape.h.
-ALWAYS = {"f2": -2, "f4": -4}
+ALWAYS = {2: -2, 4: -4}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One convolution and its data gradient, by the kernels.
 
-_Case = collections.namedtuple("Case", "channels image batch filters pad flip groups")
+_Case = collections.namedtuple("Case", "channels image batch filters pad flip groups size tile")
 
 
-def case(channels=3, image=(7, 9), batch=17, filters=8, pad=1, flip=False, groups=1):
-    """Channels and filters are those of a group."""
-    return _Case(channels, image, batch, filters, pad, flip, groups)
+def case(channels=3, image=(7, 9), batch=17, filters=8, pad=1, flip=False, groups=1, size=3, tile=2):
+    """Channels and filters are those of a group; size x size taps and tiles of tile x tile results."""
+    return _Case(channels, image, batch, filters, pad, flip, groups, size, tile)
 
 
 def forward(c):
@@ -46,8 +47,8 @@ def gradient(c):
 
 def operands(c, draw):
     """Images, filters and output gradients, by `draw(*shape)`."""
-    rows, columns = forward(c).output_grid(c.image, (3, 3))
-    return (draw(c.groups * c.channels, *c.image, c.batch), draw(c.channels, 3, 3, c.groups * c.filters),
+    rows, columns = forward(c).output_grid(c.image, (c.size, c.size))
+    return (draw(c.groups * c.channels, *c.image, c.batch), draw(c.channels, c.size, c.size, c.groups * c.filters),
             draw(c.groups * c.filters, rows, columns, c.batch))
 
 
@@ -65,13 +66,13 @@ def both(c, winograd, images, filters, hid):
 
 
 def definitions(c, images, filters, hid):
-    (top, _), (left, _) = forward(c).pads((3, 3))
+    (top, _), (left, _) = forward(c).pads((c.size, c.size))
     args = (top, left), (1, 1), c.flip, c.groups
     return [reference.filter_acts(images, filters, hid.shape[1:3], *args), reference.image_acts(hid, filters, c.image, *args)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Whole numbers: F(2x2) computes with halves and quarters of them, which is exact.
+# Whole numbers.
 
 SHAPES = {
     "one tile": case(image=(4, 4), pad=0),
@@ -90,13 +91,24 @@ SHAPES = {
     "one channel": case(channels=1, filters=1),
     "many channels": case(channels=70, filters=19),
     "groups": case(channels=3, filters=7, groups=3, image=(6, 5)),
+    "5 x 5": case(size=5, image=(11, 9), pad=2),
+    "5 x 5, one tile": case(size=5, image=(6, 6), pad=0, batch=16),
+    "5 x 5, wide, batch 1": case(size=5, image=(9, 61), pad=((2, 1), (0, 4)), batch=1, flip=True),
+    "5 x 5, large tiles": case(size=5, tile=4, image=(13, 10), pad=2, groups=2),
+    "5 x 5, large tiles, full vectors": case(size=5, tile=4, image=(12, 12), pad=0, batch=64, channels=20),
+    "5 x 5, large tiles, batch 3": case(size=5, tile=4, image=(8, 70), pad="full", batch=3, flip=True),
+    "5 x 5, large tiles, batch 1": case(size=5, tile=4, image=(21, 40), batch=1),
+    "7 x 7": case(size=7, image=(10, 13), pad=3, batch=33),
+    "7 x 7, full vectors": case(size=7, image=(16, 16), pad=0, batch=32),
+    "7 x 7, batch 1": case(size=7, image=(15, 50), pad="full", batch=1, groups=2),
+    "7 x 7, batch 5": case(size=7, image=(8, 25), pad=((0, 6), (5, 1)), batch=5, flip=True),
 }
 
 
 @pytest.mark.parametrize("c", [pytest.param(c, id=name) for name, c in SHAPES.items()])
-def test_small_tiles_are_exact_on_whole_numbers(c, rng):
+def test_exact_on_whole_numbers(c, rng):
     values = operands(c, lambda *shape: whole_numbers(rng, shape))
-    for result, right in zip(both(c, ALWAYS["f2"], *values), definitions(c, *values)):
+    for result, right in zip(both(c, ALWAYS[c.tile], *values), definitions(c, *values)):
         np.testing.assert_array_equal(result, right)
 
 
@@ -104,9 +116,10 @@ def test_small_tiles_are_exact_on_whole_numbers(c, rng):
 def cases(draw):
     pads = st.tuples(st.integers(0, 5), st.integers(0, 5))
     pad = draw(st.tuples(pads, pads))
-    image = tuple(max(1, 3 - sum(p)) + draw(st.integers(0, 12)) for p in pad)
+    size, tile = draw(st.sampled_from(((3, 2), (5, 2), (5, 4), (7, 2))))
+    image = tuple(max(1, size - sum(p)) + draw(st.integers(0, 12)) for p in pad)
     return case(draw(st.integers(1, 40)), image, draw(st.sampled_from((1, 2, 7, 15, 16, 17, 33, 127))),
-                draw(st.integers(1, 20)), pad, draw(st.booleans()), draw(st.sampled_from((1, 1, 2))))
+                draw(st.integers(1, 20)), pad, draw(st.booleans()), draw(st.sampled_from((1, 1, 2))), size, tile)
 
 
 @settings(max_examples=40)
@@ -114,7 +127,7 @@ def cases(draw):
 def test_any_shape_exactly(c, seed):
     random = np.random.RandomState(seed)
     values = operands(c, lambda *shape: whole_numbers(random, shape))
-    for result, right in zip(both(c, ALWAYS["f2"], *values), definitions(c, *values)):
+    for result, right in zip(both(c, ALWAYS[c.tile], *values), definitions(c, *values)):
         np.testing.assert_array_equal(result, right)
 
 
@@ -123,7 +136,7 @@ def test_other_vectors_exactly(simd, rng, monkeypatch):
     monkeypatch.setitem(base._settings, "simd", simd)
     for c in SHAPES.values():
         values = operands(c, lambda *shape: whole_numbers(rng, shape))
-        for result, right in zip(both(c, ALWAYS["f2"], *values), definitions(c, *values)):
+        for result, right in zip(both(c, ALWAYS[c.tile], *values), definitions(c, *values)):
             np.testing.assert_array_equal(result, right)
 
 
@@ -137,25 +150,55 @@ def test_other_vectors_exactly(simd, rng, monkeypatch):
 # where k is the most coefficients other than 0 in a row, and the 1 is for those of G that are no float32 numbers. That is a
 # bound for a tile: a small result beside large pixels may lose digits that a direct kernel keeps.
 
-MATRICES = {  # B^T, G, A^T, as in Lavin and Gray, arXiv:1509.09308
-    "f2": ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-           [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
-           [[1, 1, 1, 0], [0, 1, -1, -1]]),
-    "f4": ([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-            [0, 4, 0, -5, 0, 1]],
-           [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-            [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
-           [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
-}
+F22 = [np.array(matrix, "float64") for matrix in ([[1, -1, 0], [0, 1, 0], [0, -1, 1]], [[1, 0], [1, 1], [0, 1]],
+                                                  [[1, 1, 0], [0, 1, 1]])]
+F23 = [np.array(matrix, "float64") for matrix in ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+                                                  [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+                                                  [[1, 1, 1, 0], [0, 1, -1, -1]])]
+F43 = [np.array(matrix, "float64") for matrix in (
+    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
+     [0, 4, 0, -5, 0, 1]],
+    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6],
+     [0, 0, 1]],
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])]
+
+
+def tap_after_tap(first, second):
+    """The taps of the first, and after them those of the second."""
+    (image, taps, output), (later, more_taps, more_output) = first, second
+    pixels, shift = image.shape[1] + more_taps.shape[1], taps.shape[1]
+    return [np.vstack([np.pad(image, ((0, 0), (0, pixels - image.shape[1]))),
+                       np.pad(later, ((0, 0), (shift, pixels - shift - later.shape[1])))]),
+            np.vstack([np.pad(taps, ((0, 0), (0, more_taps.shape[1]))), np.pad(more_taps, ((0, 0), (shift, 0)))]),
+            np.hstack([output, more_output])]
+
+
+def in_pairs(outer):
+    """F(2,2) in each product of an algorithm on pairs."""
+    image = np.zeros((3 * len(outer[0]), 2 * outer[0].shape[1] + 1))
+    for p, q, j, i in np.ndindex(len(outer[0]), 3, outer[0].shape[1], 3):
+        image[3 * p + q, 2 * j + i] += outer[0][p, j] * F22[0][q, i]
+    return [image, np.kron(outer[1], F22[1]), np.kron(outer[2], F22[2])]
+
+
+def without_last_tap(algorithm):
+    """Without the product of the last tap alone."""
+    image, taps, output = algorithm
+    return [image[:-1, :-1], taps[:-1, :-1], output[:, :-1]]
+
+
+# B^T, G, A^T by the sizes of tile and filter, F(2, 3) and F(4, 3) as in Lavin and Gray, arXiv:1509.09308.
+MATRICES = {(2, 3): F23, (4, 3): F43, (2, 5): tap_after_tap(F23, F22), (4, 5): without_last_tap(in_pairs(F23)),
+            (2, 7): tap_after_tap(tap_after_tap(F23, F22), F22)}
 
 
 def winograd(matrices, images, filters, pad):
-    """The algorithm as the formula has it: images (c, 0, 1, b), filters (c, 3, 3, f), one pad, no flip."""
+    """The algorithm as the formula has it: images (c, 0, 1, b), filters (c, 0, 1, f), one pad, no flip."""
     image, taps, output = matrices
-    m, n = output.shape
-    rows, columns = (size + 2 * pad - 2 for size in images.shape[1:3])
+    m, n, size = len(output), image.shape[1], taps.shape[1]
+    rows, columns = (side + 2 * pad - size + 1 for side in images.shape[1:3])
     tiles = -(-rows // m), -(-columns // m)
-    wide = np.zeros((images.shape[0], tiles[0] * m + 2, tiles[1] * m + 2, images.shape[3]))
+    wide = np.zeros((images.shape[0], tiles[0] * m + size - 1, tiles[1] * m + size - 1, images.shape[3]))
     wide[:, pad:pad + images.shape[1], pad:pad + images.shape[2]] = images
     y = np.empty((filters.shape[3], tiles[0] * m, tiles[1] * m, images.shape[3]))
     u = np.einsum("iu,cuvf,jv->cijf", taps, filters, taps)
@@ -166,12 +209,8 @@ def winograd(matrices, images, filters, pad):
     return y[:, :rows, :columns]
 
 
-def matrices_of(name):
-    return [np.array(matrix, "float64") for matrix in MATRICES[name]]
-
-
 def rounding_bound(name, images, filters, pad):
-    absolute = [abs(matrix) for matrix in matrices_of(name)]
+    absolute = [abs(matrix) for matrix in MATRICES[name]]
     terms = sum(np.count_nonzero(matrix, axis=1).max() for matrix in absolute) + 1
     bound = winograd(absolute, abs(images.astype("float64")), abs(filters.astype("float64")), pad)
     return gamma(2 * terms + images.shape[0]) * bound
@@ -179,29 +218,34 @@ def rounding_bound(name, images, filters, pad):
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_formula_is_the_convolution(name, rng):
-    images, filters = rng.standard_normal((3, 9, 6, 4)), rng.standard_normal((3, 3, 3, 5))
-    right = reference.filter_acts(images, filters, (9, 6), (1, 1), (1, 1), False)
-    np.testing.assert_allclose(winograd(matrices_of(name), images, filters, 1), right, rtol=1e-11, atol=1e-11)
+    size, pad = name[1], name[1] // 2
+    images, filters = rng.standard_normal((3, 9, 6, 4)), rng.standard_normal((3, size, size, 5))
+    right = reference.filter_acts(images, filters, (9, 6), (pad, pad), (1, 1), False)
+    np.testing.assert_allclose(winograd(MATRICES[name], images, filters, pad), right, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("c", [case(64, (13, 13), 20, 32), case(5, (6, 9), 130, 12), case(33, (11, 20), 1, 18),
                                case(200, (4, 5), 16, 10)])
 @pytest.mark.parametrize("name", MATRICES)
 def test_rounding_within_its_bound(name, c, rng):
+    tile, size = name
+    pad = size // 2
+    c = c._replace(size=size, pad=pad, tile=tile)
     images, filters, hid = values = operands(c, lambda *shape: normal(rng, *shape))
     exact = definitions(c, *(value.astype("float64") for value in values))
-    # With a pad of 1 the data gradient is the convolution with flipped filters, channels and filters exchanged.
-    bounds = [rounding_bound(name, images, filters, 1),
-              rounding_bound(name, hid, filters[:, ::-1, ::-1].transpose(3, 1, 2, 0), 1)]
-    for result, direct, right, bound in zip(both(c, ALWAYS[name], *values), both(c, 0, *values), exact, bounds):
+    # With a pad of half its size the data gradient is the convolution with flipped filters, channels and filters exchanged.
+    bounds = [rounding_bound(name, images, filters, pad),
+              rounding_bound(name, hid, filters[:, ::-1, ::-1].transpose(3, 1, 2, 0), pad)]
+    for result, direct, right, bound in zip(both(c, ALWAYS[tile], *values), both(c, 0, *values), exact, bounds):
         assert (abs(result - right) <= bound).all()
         assert not np.array_equal(result, direct)  # this was Winograd's algorithm
 
 
-def test_equal_pixels_stay_equal(rng):
+@pytest.mark.parametrize("size, tile", [(3, 2), (5, 2), (5, 4), (7, 2)])
+def test_equal_pixels_stay_equal(size, tile, rng):
     """Where an image is constant, all results are: no tie of a max-pooling behind it is broken by rounding."""
-    images = np.broadcast_to(normal(rng, 24, 1, 1, 33), (24, 10, 11, 33)).copy()
-    results = run(FilterActs(0), ALWAYS["f2"], images, normal(rng, 24, 3, 3, 18))
+    images = np.broadcast_to(normal(rng, 24, 1, 1, 33), (24, 14, 15, 33)).copy()
+    results = run(FilterActs(0), ALWAYS[tile], images, normal(rng, 24, size, size, 18))
     np.testing.assert_array_equal(results, np.broadcast_to(results[:, :1, :1], results.shape))
 
 
@@ -210,10 +254,10 @@ def test_equal_pixels_stay_equal(rng):
 
 @pytest.mark.parametrize("batch", [1, 19, 64])
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("name", ALWAYS)
-def test_what_is_not_finite_goes_where_a_direct_kernel_sends_it(name, special, batch, rng):
+@pytest.mark.parametrize("tile, size", MATRICES)
+def test_what_is_not_finite_goes_where_a_direct_kernel_sends_it(tile, size, special, batch, rng):
     """3e38 is finite, but not what the transforms make of two of them."""
-    c = case(4, (9, 8), batch, 7)
+    c = case(4, (9, 8), batch, 7, size=size, pad=size // 2)
     for position, ops in ((0, (forward,)), (1, (forward, gradient)), (2, (gradient,))):
         values = list(operands(c, lambda *shape: normal(rng, *shape)))
         values[position].flat[rng.choice(values[position].size, 2, replace=False)] = special
@@ -221,7 +265,7 @@ def test_what_is_not_finite_goes_where_a_direct_kernel_sends_it(name, special, b
         for op in ops:
             first = values[0] if op is forward else values[2]
             direct = run(op(c), 0, first, values[1])
-            np.testing.assert_array_equal(run(op(c), ALWAYS[name], first, values[1]), direct)
+            np.testing.assert_array_equal(run(op(c), ALWAYS[tile], first, values[1]), direct)
             assert not np.isfinite(direct).all() or special == 3e38
 
 
@@ -231,15 +275,15 @@ def test_what_is_not_finite_goes_where_a_direct_kernel_sends_it(name, special, b
 def test_the_flag_and_the_price_choose(rng):
     c = case(64, (14, 14), 32, 64)
     values = operands(c, lambda *shape: normal(rng, *shape))
-    off, f2, f4, always_f2, always_f4 = (both(c, tile, *values) for tile in (0, 2, 4, ALWAYS["f2"], ALWAYS["f4"]))
+    off, f2, f4, always_f2, always_f4 = (both(c, tile, *values) for tile in (0, 2, 4, ALWAYS[2], ALWAYS[4]))
     for which in (0, 1):
         np.testing.assert_array_equal(f2[which], always_f2[which])
         np.testing.assert_array_equal(f4[which], always_f4[which])
         assert not np.array_equal(off[which], f2[which]) and not np.array_equal(f2[which], f4[which])
 
 
-@pytest.mark.parametrize("op, filter_shape", [(FilterActs(1, stride=2), (3, 3)), (FilterActs(2), (5, 5)),
-                                              (FilterActs(1), (3, 4)), (FilterActs(1, groups=32), (3, 3))])
+@pytest.mark.parametrize("op, filter_shape", [(FilterActs(1, stride=2), (3, 3)), (FilterActs(2), (4, 4)),
+                                              (FilterActs(1), (3, 4)), (FilterActs(2, stride=2), (5, 5)), (FilterActs(1, groups=32), (3, 3))])
 def test_other_convolutions_stay_direct(op, filter_shape, rng):
     images = normal(rng, 32, 12, 12, 32)
     filters = normal(rng, 32 // op.groups, *filter_shape, 64)
@@ -249,8 +293,8 @@ def test_other_convolutions_stay_direct(op, filter_shape, rng):
 def test_runs_repeat(rng):
     c = case(48, (12, 10), 20, 50)
     values = operands(c, lambda *shape: normal(rng, *shape))
-    for name in ALWAYS:
-        first, second = both(c, ALWAYS[name], *values), both(c, ALWAYS[name], *values)
+    for tile in ALWAYS.values():
+        first, second = both(c, tile, *values), both(c, tile, *values)
         for a, b in zip(first, second):
             np.testing.assert_array_equal(a, b)
 
@@ -276,6 +320,7 @@ def test_plans_know_the_flag():
 
 def test_plans_and_kernels_have_the_same_prices():
     with open(os.path.join(base.CPU_HEADERS, "conv_winograd.h")) as header:
-        found = re.findall(r"WinogradPrices<(\d)> {\s*static constexpr double images = (\d+), outputs = (\d+), taps = (\d+);",
-                           header.read())
-    assert {int(size): tuple(map(float, prices)) for size, *prices in found} == WINOGRAD_PRICES
+        found = re.findall(r"WinogradPrices<(\d), (\d)> {\s*static constexpr double images = (\d+), outputs = (\d+), taps = (\d+);"
+                           r"\s*static constexpr int allowed = (\d);", header.read())
+    assert {(int(tile), int(size)): tuple(map(float, prices)) for tile, size, *prices in found} == WINOGRAD_PRICES
+    assert WINOGRAD_PRODUCTS == {name: len(image) ** 2 for name, (image, _, _) in MATRICES.items()}

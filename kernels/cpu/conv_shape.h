@@ -25,7 +25,7 @@ struct ConvShape {
     int64_t stride_y, stride_x;
     int64_t pad_y, pad_x;
     bool flip;
-    int64_t winograd;  // the largest tile that Winograd's algorithm may take: 0 (none), 2 or 4; or -2, -4: tiles of that
+    int64_t winograd;  // Winograd's algorithm: 0 (not at all), 2 (where no digits are lost) or 4; or -2, -4: tiles of that
                        // size whatever they cost, which tests ask for; see conv_winograd.h
 
     int64_t group_channels() const { return channels / groups; }

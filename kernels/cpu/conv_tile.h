@@ -2,6 +2,8 @@
 // there is little to compute for a pixel, neither source nor sums are put anywhere else first; and Winograd's algorithm
 // where what it saves in products outweighs its transforms (rewrites/cost.py knows the same choice).
 #pragma once
+#include <cmath>
+
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
 #include "conv_unpacked.h"
@@ -45,15 +47,27 @@ inline void correlate_directly(const Correlation& c, int threads) {
 }
 
 // Prices are good to some 10%, so Winograd's has to be better than that. False: the target is not computed.
+template <int R>
+bool correlate_by_winograd(const Correlation& c, int threads) {
+    const bool asked_for = c.winograd < 0;
+    if (!asked_for && packing_is_in_vain(c)) return false;
+    const double least = asked_for ? HUGE_VAL : 0.9 * direct_cost(c, threads);
+    const ConvWinograd<2, R> two(c, threads);
+    if constexpr (R < 7) {
+        const ConvWinograd<4, R> four(c, threads);
+        if (four.allowed() && four.cost < (two.allowed() ? std::min(two.cost, least) : least)) return four.run(threads);
+    }
+    return two.allowed() && two.cost < least && two.run(threads);
+}
+
 inline bool correlate_by_winograd(const Correlation& c, int threads) {
-    if (!winograd_applies(c)) return false;
-    const ConvWinograd<2> two(c, threads);
-    const ConvWinograd<4> four(c, threads);
-    if (c.winograd < 0) return c.winograd == -4 ? four.run(threads) : two.run(threads);
-    if (packing_is_in_vain(c)) return false;
-    const double least = 0.9 * direct_cost(c, threads);
-    if (c.winograd >= 4 && four.cost < std::min(two.cost, least)) return four.run(threads);
-    return two.cost < least && two.run(threads);
+    if (!c.winograd || c.rows.order.size() != c.columns.order.size() || !c.depth) return false;
+    switch (c.rows.order.size()) {
+        case 3: return correlate_by_winograd<3>(c, threads);
+        case 5: return correlate_by_winograd<5>(c, threads);
+        case 7: return correlate_by_winograd<7>(c, threads);
+        default: return false;
+    }
 }
 
 inline void correlate(const Correlation& c, int threads) {

@@ -1,4 +1,4 @@
-// Winograd's algorithm for 3 x 3 taps and stride 1: a batched matrix product over channels, one for each point of the
+// Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 taps and stride 1: a batched matrix product over channels, one for each point of the
 // transform (winograd.h), in the place of a convolution. The images of all tiles of the target, `columns`, are in the
 // lanes, one after another [tile row][tile column][image], whatever the batch is; a block of them is an item:
 //
@@ -28,26 +28,44 @@
 namespace c01b {
 
 // What transforms take, in multiply-adds of a vector (measured): of a vector of columns with its N^2 pixels, or its M^2
-// results; and of one filter's taps for one channel.
-template <int M>
+// results; and of one filter's taps for one channel. And the least value of the flag that allows it: with coefficients
+// other than 1 and 1/2, digits are lost.
+template <int M, int R>
 struct WinogradPrices;
 template <>
-struct WinogradPrices<2> {
+struct WinogradPrices<2, 3> {
     static constexpr double images = 260, outputs = 110, taps = 40;
+    static constexpr int allowed = 2;
 };
 template <>
-struct WinogradPrices<4> {
+struct WinogradPrices<4, 3> {
     static constexpr double images = 900, outputs = 420, taps = 80;
+    static constexpr int allowed = 4;
+};
+template <>
+struct WinogradPrices<2, 5> {
+    static constexpr double images = 1200, outputs = 380, taps = 250;
+    static constexpr int allowed = 2;
+};
+template <>
+struct WinogradPrices<4, 5> {
+    static constexpr double images = 3000, outputs = 1600, taps = 650;
+    static constexpr int allowed = 2;
+};
+template <>
+struct WinogradPrices<2, 7> {
+    static constexpr double images = 2500, outputs = 1000, taps = 500;
+    static constexpr int allowed = 2;
 };
 
 struct WinogradWork {};
 
-template <int M>
+template <int M, int R>
 struct ConvWinograd {
-    static constexpr int N = M + 2, points = N * N;
+    static constexpr int points = Winograd<M, R>::P * Winograd<M, R>::P;
 
     const Correlation& c;
-    const WinogradColumns<M> columns;
+    const WinogradColumns<M, R> columns;
     int64_t filter_blocks, chunks;                 // chunks of filter blocks, for more items than there are column blocks
     int64_t filter_point, panel_point, sum_pitch;  // odd multiples of a line, against strides of 4096 bytes
     double cost;                                   // multiply-adds of a vector on the busiest thread
@@ -65,10 +83,13 @@ struct ConvWinograd {
         }
     }
 
+    // By the flag; negative: by a test, whatever it says.
+    bool allowed() const { return c.winograd == -M || c.winograd >= WinogradPrices<M, R>::allowed; }
+
     // False: something was not finite, and the target is not to be used.
     bool run(int threads) const {
         std::atomic<bool> finite{true};
-        const float* filters = transform_filters<M>(c, filter_blocks, filter_point, threads);
+        const float* filters = transform_filters<M, R>(c, filter_blocks, filter_point, threads);
         const int64_t sums = block_count(filter_blocks, chunks) * tile_rows * sum_pitch;
         const int64_t share = points * panel_point + sums + columns.work_floats();
         float* work = scratch<WinogradWork>(share * threads);  // here: nothing may throw inside the threads
@@ -95,7 +116,7 @@ private:
     int64_t filter_at(int64_t block) const { return block_begin(c.filters, filter_blocks, block); }
 
     double estimate(int64_t in_chunks, int threads) const {
-        using Price = WinogradPrices<M>;
+        using Price = WinogradPrices<M, R>;
         const double filters = double(c.filters) / in_chunks, vectors = double(columns.vectors) / columns.blocks;
         const double item = points * c.depth * filters + Price::images * c.depth + Price::outputs * filters;
         const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
@@ -128,10 +149,5 @@ private:
             }
     }
 };
-
-// Whether Winograd's algorithm is for this correlation; what it would cost is another question.
-inline bool winograd_applies(const Correlation& c) {
-    return c.winograd && c.rows.order.size() == 3 && c.columns.order.size() == 3 && c.depth;
-}
 
 }  // namespace c01b

@@ -71,9 +71,10 @@ inline void copy_floats(const float* from, int64_t count, float* to) {
     if (count) store_first(to, load_first(from, static_cast<int>(count)), static_cast<int>(count));
 }
 
-template <int M>
+template <int M, int R>
 struct WinogradColumns {
-    static constexpr int N = M + 2, points = N * N, square_pitch = 2 * lanes;
+    static constexpr int N = M + R - 1, P = Winograd<M, R>::P, square_pitch = 2 * lanes;
+    static constexpr int further = (N - 1) / M;  // tiles that a tile reaches into besides its own
 
     const Correlation& c;
     int64_t rows, row_columns, tile_rows, tile_columns;
@@ -89,7 +90,7 @@ struct WinogradColumns {
         vectors = block_count(columns, lanes), blocks = block_count(vectors, tile_vectors);
         width = block_count(vectors, blocks) * lanes;
         phased = c.batch < lanes;
-        phase = block_count(std::min(line, width + 2 * c.batch) + c.batch, lanes) * lanes + lanes;
+        phase = block_count(std::min(line, width + 2 * c.batch) + further * c.batch, lanes) * lanes + lanes;
         stretch_floats = N * M * phase;
         row_step = phased ? M * phase : c.source_w * c.batch;
         for (int j = 0; j < N; ++j) column_step[j] = phased ? j % M * phase + j / M * c.batch : j * c.batch;
@@ -98,7 +99,7 @@ struct WinogradColumns {
     // What the functions below need to work in.
     int64_t work_floats() const {
         const int64_t stretches = std::min(tile_rows, (width + line - 1) / line + 1);
-        return points * square_pitch + (phased ? stretches * stretch_floats + M * phase : 0);
+        return N * N * square_pitch + (phased ? stretches * stretch_floats + M * phase : 0);
     }
 
     ColumnBlock block(int64_t index) const {
@@ -126,7 +127,7 @@ struct WinogradColumns {
 
     // The transforms of all of a group's channels, [point][channel][column], `point` floats from one point to the next.
     void transform_images(const ColumnBlock& b, int64_t group, float* work, float* panel, int64_t point) const {
-        float *square = work, *phases = work + points * square_pitch;
+        float *square = work, *phases = work + N * N * square_pitch;
         int64_t step[N];
         for (int j = 0; j < N; ++j) step[j] = j * square_pitch;
         for (int64_t d = 0; d < c.depth; ++d, panel += b.vectors * lanes) {
@@ -136,12 +137,12 @@ struct WinogradColumns {
                 const TileRun& run = b.run[b.begin[v]];
                 if (run.in_place) {
                     if (!phased && d + 1 < c.depth) fetch_tile(source + c.source_h * c.source_w * c.batch + run.source);
-                    evaluate_square<Winograd<M>::image, N>(source + run.source, row_step, column_step, panel + v * lanes,
-                                                           point);
+                    evaluate_square<Winograd<M, R>::image, P>(source + run.source, row_step, column_step, panel + v * lanes,
+                                                             point);
                     continue;
                 }
                 for (int64_t r = b.begin[v]; r < b.begin[v + 1]; ++r) assemble(b.run[r], source, square);
-                evaluate_square<Winograd<M>::image, N>(square, N * square_pitch, step, panel + v * lanes, point);
+                evaluate_square<Winograd<M, R>::image, P>(square, N * square_pitch, step, panel + v * lanes, point);
             }
         }
     }
@@ -152,21 +153,38 @@ struct WinogradColumns {
         vec zeros = zero();
         for (int64_t v = 0; v < b.vectors; ++v) {
             vec y[M][M];
-            interpolate_square<Winograd<M>::output, M, N>(sums + v * lanes, width, y);
+            interpolate_square<Winograd<M, R>::output, M, P>(sums + v * lanes, width, y);
 #pragma GCC unroll 4
             for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
                 for (int j = 0; j < M; ++j) zeros += y[i][j] * 0.0f;
-            const TileRun* run = b.run + b.begin[v];
-            const TileRun* end = b.run + b.begin[v + 1];
-            if (!phased && run->count == lanes) write_tile(*run, y, target);
-            else if (c.batch == 1) write_rows(run, end, y, target, work);
-            else write_pieces(run, end, y, target, work);
+            if (c.epilogue) finish(b, v, c.epilogue.bias[group * c.filters + filter], y, c.before_of(target), work);
+            write(b, v, y, target, work);
         }
         return zeros;
     }
 
 private:
+    void write(const ColumnBlock& b, int64_t v, vec (&y)[M][M], float* target, float* work) const {
+        const TileRun* run = b.run + b.begin[v];
+        const TileRun* end = b.run + b.begin[v + 1];
+        if (!phased && run->count == lanes) write_tile(*run, y, target);
+        else if (c.batch == 1) write_rows(run, end, y, target, work);
+        else write_pieces(run, end, y, target, work);
+    }
+
+    // What the epilogue does to results before they are written; `before` is null, or what is not activated goes there.
+    void finish(const ColumnBlock& b, int64_t v, float bias, vec (&y)[M][M], float* before, float* work) const {
+        vec sums[M][M];
+        for (int i = 0; i < M; ++i)
+            for (int j = 0; j < M; ++j) sums[i][j] = y[i][j] + bias;
+        with_activation(c.epilogue.activation, [&](const auto& f) {
+            for (int i = 0; i < M; ++i)
+                for (int j = 0; j < M; ++j) y[i][j] = f(sums[i][j]);
+        });
+        if (before) write(b, v, sums, before, work);
+    }
+
     void place(TileRun& r, int64_t stretch, int64_t first_tile) const {
         if (phased) {
             r.source = stretch * stretch_floats + r.at - first_tile * c.batch;
@@ -209,7 +227,7 @@ private:
                 const int64_t y = b.run[r].tile_row * M + i + c.rows.origin;
                 float* to = phases + i * M * phase;
                 if (y < 0 || y >= c.source_h) std::fill(to, to + M * phase, 0.0f);
-                else sort_row(source + y * c.source_w * c.batch, tile * M + c.columns.origin, last + 2 - tile, to);
+                else sort_row(source + y * c.source_w * c.batch, tile * M + c.columns.origin, last + 1 + further - tile, to);
             }
         }
     }

@@ -1,5 +1,5 @@
 // The filters of conv_winograd.h: G g G^T of every filter and channel, as [point][filter block][channel][filter], in the
-// order in which products read them. Of a filter block and some channels, the nine taps are first copied to rows
+// order in which products read them. Of a filter block and some channels, the taps are first copied to rows
 // [tap][channel][filter], in L1; then every vector is full, whatever the number of filters in a block.
 #pragma once
 #include "conv_filter_lanes.h"
@@ -8,7 +8,8 @@
 namespace c01b {
 
 constexpr int64_t winograd_channels = 64;  // at a time
-constexpr int64_t winograd_taps = 9 * (winograd_channels * tile_rows + 2 * lanes);
+template <int R>
+constexpr int64_t winograd_taps = R * R * (winograd_channels * tile_rows + 2 * lanes);
 
 // Floats of a filter block and point: whole lines, so that vectors are stored to lines, and the last one past the end.
 inline int64_t winograd_block(int64_t depth) { return block_count(depth * tile_rows, 16) * 16; }
@@ -26,34 +27,35 @@ inline void pack_winograd_tap(const Correlation& c, const float* w, int64_t chan
     store(to + channels * filters, zero());
 }
 
-template <int M>
+template <int M, int R>
 void transform_filter_block(const Correlation& c, int64_t group, int64_t filter, int64_t filters, int64_t channel,
                             int64_t channels, float* taps, float* to, int64_t point) {
     const int64_t size = channels * filters, tap = size + lanes;
-    for (int u = 0; u < 3; ++u)
-        for (int v = 0; v < 3; ++v)
+    for (int u = 0; u < R; ++u)
+        for (int v = 0; v < R; ++v)
             pack_winograd_tap(c, c.weights_of(group) + filter * c.filter_stride + channel * c.depth_stride +
                                      c.rows.order[u] * c.row_stride + c.columns.order[v] * c.column_stride,
-                              channels, filters, taps + (u * 3 + v) * tap);
-    const int64_t column[3] = {0, tap, 2 * tap};
+                              channels, filters, taps + (u * R + v) * tap);
+    int64_t column[R];
+    for (int v = 0; v < R; ++v) column[v] = v * tap;
     for (int64_t i = 0; i < size; i += lanes)
-        evaluate_square<Winograd<M>::filter, M + 2>(taps + i, 3 * tap, column, to + i, point);
+        evaluate_square<Winograd<M, R>::filter, Winograd<M, R>::P>(taps + i, R * tap, column, to + i, point);
 }
 
 struct WinogradFilters {};
 struct WinogradTaps {};
 
 // All of them, groups one after another, `point` floats from one point to the next; in scratch memory.
-template <int M>
+template <int M, int R>
 float* transform_filters(const Correlation& c, int64_t blocks, int64_t point, int threads) {
-    const int64_t parts = block_count(c.depth, winograd_channels), of_group = (M + 2) * (M + 2) * point;
+    const int64_t parts = block_count(c.depth, winograd_channels), of_group = Winograd<M, R>::P * Winograd<M, R>::P * point;
     float* filters = scratch<WinogradFilters>(c.groups * of_group);
-    float* taps = scratch<WinogradTaps>(winograd_taps * threads);
+    float* taps = scratch<WinogradTaps>(winograd_taps<R> * threads);
     parallel_for(c.groups * parts * blocks, threads, [&](int64_t i, int thread) {
         const int64_t block = i % blocks, channel = i / blocks % parts * winograd_channels, group = i / blocks / parts;
         const int64_t f = block_begin(c.filters, blocks, block), count = block_begin(c.filters, blocks, block + 1) - f;
-        transform_filter_block<M>(c, group, f, count, channel, std::min(winograd_channels, c.depth - channel),
-                                  taps + thread * winograd_taps,
+        transform_filter_block<M, R>(c, group, f, count, channel, std::min(winograd_channels, c.depth - channel),
+                                  taps + thread * winograd_taps<R>,
                                   filters + group * of_group + block * winograd_block(c.depth) + channel * count, point);
     });
     return filters;
