@@ -131,7 +131,7 @@ class _ConvOp(C01bOp):
     TypeError
         Where a number is not an integer.
     ValueError
-        For a negative pad, a stride or groups below 1, or an unknown name.
+        For a negative pad, a stride or groups below 1, any number above 2**31 - 1, or an unknown name.
     """
 
     __props__ = ("pad", "stride", "flip", "ceil_mode", "groups")
@@ -141,7 +141,7 @@ class _ConvOp(C01bOp):
         super().__init__(openmp=openmp)
         chunk = 0 if partial_sum is None else _as_integer("partial_sum", partial_sum, "an integer or None")
         self.pad = as_pad(pad)
-        self.partial_sum = chunk if chunk > 0 else None
+        self.partial_sum = _within("partial_sum", (chunk,))[0] if chunk > 0 else None
         self.stride = _within("stride", as_pair("stride", stride, 1))
         self.flip = bool(flip)
         self.ceil_mode = bool(ceil_mode)

@@ -10,6 +10,9 @@ from theano.tensor import TensorType, as_tensor_variable, discrete_dtypes
 from .base import C01bOp
 from .reference.relayout import to_bc01 as reference_to_bc01, to_c01b as reference_to_c01b
 
+# Elements of every dtype are moved as unsigned integers of their size, which C++ allows under this flag alone.
+MOVES_ANYTHING = ["-fno-strict-aliasing"]
+
 
 class _Relayout(C01bOp):
     """What the two conversions share; subclasses say how axes move and which op undoes them."""
@@ -38,6 +41,9 @@ class _Relayout(C01bOp):
     def c_code(self, node, name, inputs, outputs, sub):
         return 'if (c01b::%s("%s", %s, %s, &%s)) { %s }' % (
             self.entry, type(self).__name__, inputs[0], self.split(node.inputs[0].ndim), outputs[0], sub["fail"])
+
+    def c_compile_args(self):
+        return super().c_compile_args() + MOVES_ANYTHING
 
     def c_code_cache_version(self):
         return super().c_code_cache_version() + (1,)

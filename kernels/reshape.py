@@ -3,6 +3,8 @@
 Where the batch keeps its size, the reshaped value in c01b is the reshaped c01b value, a view. A program may well say so in a
 way that no graph proves: it names a number of images where it takes any, or -1. So the op looks when it runs.
 """
+import math
+
 import numpy as np
 from theano import gof
 from theano.tensor import TensorType, as_tensor_variable
@@ -60,8 +62,8 @@ class ReshapeC01B(gof.Op):
 
 def _filled(c01b_shape, sizes):
     """`sizes` with a number for -1; ValueError if they do not hold as many elements as `c01b_shape`."""
-    elements, known = int(np.prod(c01b_shape, dtype=np.int64)), int(np.prod([s for s in sizes if s != -1], dtype=np.int64))
+    elements, known = math.prod(c01b_shape), math.prod(size for size in sizes if size != -1)  # of Python's integers
     filled = [elements // known if size == -1 and known else size for size in sizes]
-    if sizes.count(-1) > 1 or min(filled) < 0 or np.prod(filled, dtype=np.int64) != elements:
+    if sizes.count(-1) > 1 or min(filled) < 0 or math.prod(filled) != elements:
         raise ValueError("cannot reshape %s, the batch last, to %s, the batch first" % (tuple(c01b_shape), tuple(sizes)))
     return filled

@@ -6,7 +6,7 @@ from theano.tensor.subtensor import advanced_inc_subtensor1
 
 from .base import C01bOp
 from .reference.relayout import take_to_c01b as reference_take_to_c01b
-from .relayout import ToC01B, to_bc01
+from .relayout import MOVES_ANYTHING, ToC01B, to_bc01
 
 
 class TakeToC01B(C01bOp):
@@ -46,6 +46,9 @@ class TakeToC01B(C01bOp):
 
     def c_code(self, node, name, inputs, outputs, sub):
         return 'if (c01b::take_op("TakeToC01B", %s, %s, &%s)) { %s }' % (inputs[0], inputs[1], outputs[0], sub["fail"])
+
+    def c_compile_args(self):
+        return super().c_compile_args() + MOVES_ANYTHING
 
     def c_code_cache_version(self):
         return super().c_code_cache_version() + (1,)

@@ -20,7 +20,7 @@ inline int avg_pool_op(PyArrayObject* x_in, PyArrayObject** out, const PoolParam
     const int64_t shape[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (x.failed() || ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
     float* z = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { avg_pool(s, a, x.data<float>(), z, max_threads()); });
+    return run_on(*out, [&] { avg_pool(s, a, x.data<float>(), z, max_threads()); });
 }
 
 // The (rows, columns) of an int64 vector.
@@ -50,7 +50,7 @@ inline int avg_pool_grad_op(PyArrayObject* gz_in, PyArrayObject* output_shape, P
     const Contiguous gz(gz_in);
     if (gz.failed() || ensure_output(out, 4, images, NPY_FLOAT32)) return -1;
     float* gx = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { avg_pool_grad(s, a, gz.data<float>(), gx, max_threads()); });
+    return run_on(*out, [&] { avg_pool_grad(s, a, gz.data<float>(), gx, max_threads()); });
 }
 
 }  // namespace c01b

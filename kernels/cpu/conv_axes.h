@@ -47,6 +47,7 @@ inline Axis forward_axis(int64_t source, int64_t target, int64_t filter, int64_t
     axis.step = stride == 1;
     axis.origin = -pad;
     for (int64_t u = 0; u < filter; ++u) axis.order.push_back(flip ? filter - 1 - u : u);
+    axis.span.reserve(target);  // at once: a size that memory does not hold is refused before it is touched
     for (int64_t t = 0; t < target; ++t) axis.span.push_back(clip(t * stride - pad, filter, source, 0, 0));
     return axis;
 }
@@ -64,6 +65,7 @@ inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_
             if (u % stride == phase) axis.order.push_back(flip ? filter - 1 - u : u);
         axis.begin.push_back(axis.order.size());
     }
+    axis.span.reserve(target);
     for (int64_t t = 0; t < target; ++t) {
         const int64_t phase = std::min((t + pad) % stride, phases - 1), last = (t + pad) / stride;
         const int64_t begin = axis.begin[phase], taps = axis.begin[phase + 1] - begin;

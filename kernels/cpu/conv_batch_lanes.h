@@ -293,9 +293,9 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
             const Span along = c.columns.span[t];
             const int64_t begin = c.columns.begin[along.phase], taps = c.columns.begin[along.phase + 1] - begin;
             const int64_t source = along.source - (along.tap - begin);  // of the first tap, inside the source or not
-            const int64_t first = std::max<int64_t>(0, -source);
-            const int64_t end = taps && length ? std::min(taps + neighbours - 1, c.source_w - source) : first;
-            const int64_t met = std::max<int64_t>(0, end - first);
+            const int64_t outside = std::max<int64_t>(0, -source);
+            const int64_t end = taps && length ? std::min(taps + neighbours - 1, c.source_w - source) : outside;
+            const int64_t met = std::max<int64_t>(0, end - outside), first = met ? outside : 0;
             const ImageProducts p = neighbours == 1 && one_run
                 ? ImageProducts{0, 1, taps, length * met, 0, 0, 0}
                 : ImageProducts{first, first + met, taps, length, source_skip, skip_before, skip_after};

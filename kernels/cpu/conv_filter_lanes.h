@@ -195,7 +195,7 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
     const int64_t line = item.source_rows * channels;  // of one source column and image
     const PixelProducts p{along.count, across.count * channels, c.batch * line - across.count * channels,
                      (row_taps - across.count) * channels * pitch};
-    w += (along.tap * row_taps + across.tap) * channels * pitch;
+    if (p.runs && p.length) w += (along.tap * row_taps + across.tap) * channels * pitch;
 
     const int64_t pixels = row_count * column_count * c.batch, tiles = block_count(pixels, tile_rows);
     int64_t row = 0, column = 0, image = 0;

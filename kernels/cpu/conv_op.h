@@ -155,7 +155,7 @@ int run_kernel(const Kernel& kernel, const ConvShape& s, const Contiguous& a, co
                const int64_t (&shape)[4]) {
     if (ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
     float* target = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { kernel(s, a.data<float>(), b.data<float>(), target, max_threads()); });
+    return run_on(*out, [&] { kernel(s, a.data<float>(), b.data<float>(), target, max_threads()); });
 }
 
 // FilterActs without an output_shape: as many outputs as there are.

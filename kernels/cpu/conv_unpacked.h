@@ -96,7 +96,7 @@ inline void correlate_row(const Correlation& c, const std::vector<ColumnRun>& ru
         const Span along = c.columns.span[run.column];
         const bool meets = c.depth && across.count && along.count;
         const float* x = meets ? c.source_of(group) + (across.source * c.source_w + along.source) * c.batch : c.source;
-        const float* w = weights + (across.tap * column_taps + along.tap) * count;
+        const float* w = meets ? weights + (across.tap * column_taps + along.tap) * count : weights;
         const PixelTaps taps{meets ? c.depth : 0, across.count, along.count, c.source_h * source_row, source_row,
                              c.batch, static_cast<int64_t>(c.rows.order.size()) * column_taps, column_taps};
         const int64_t pixels = run.columns * c.batch, pitch = tile_vectors * lanes;

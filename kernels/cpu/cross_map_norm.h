@@ -154,7 +154,7 @@ class Rows {
             const float* in = tile_[channel] + b;
             float* row = ring_[channel] + b;
             for (int v = 0; v < Vectors::count; ++v) {
-                fetch(in + channels_ahead * tile_.stride + v * lanes);
+                fetch(in, channels_ahead * tile_.stride + v * lanes);
                 some.store(row + v * lanes, some.load(in + v * lanes));
             }
         }
@@ -244,7 +244,7 @@ class UndoTerms {
         for (int v = 0; v < Vectors::count; ++v, x += lanes, gradient += lanes, terms += lanes, scaled += lanes) {
             const Quotients q = power_.quotients(d[v]);
             const vec product = some.load(gradient) * q.power;
-            fetch(gradient + channels_ahead * gy_.stride);
+            fetch(gradient, channels_ahead * gy_.stride);
             some.store(scaled, product);
             some.store(terms, factor_ * product * some.load(x) * q.inverse);
         }

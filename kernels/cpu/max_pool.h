@@ -53,7 +53,7 @@ struct WindowMax {
         along_batch<Stream>(z, batch, [&](int64_t b, auto some) {
             vec best = some.load(x + b);
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
-                fetch(x + offset + b + fetch_distance);
+                fetch(x + offset + b, fetch_distance);
                 const vec v = some.load(x + offset + b);
                 best = v > best ? v : best;
             });

@@ -27,7 +27,7 @@ template <int Rows, int Columns, bool Stream>
 struct PixelGradient {
     static void run(const float* x, const float* z, const float* gz, const Patch& patch, float* gx, int64_t batch) {
         along_batch<Stream>(gx, batch, [&](int64_t b, auto some) {
-            fetch(x + b + fetch_distance);
+            fetch(x + b, fetch_distance);
             const vec pixel = some.load(x + b);
             vec sum = zero();
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
@@ -46,8 +46,8 @@ struct WindowSum {
             const vec best = some.load(z + b);
             vec sum = zero();
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
-                fetch(x + offset + b + fetch_distance);
-                fetch(ggx + offset + b + fetch_distance);
+                fetch(x + offset + b, fetch_distance);
+                fetch(ggx + offset + b, fetch_distance);
                 const vec g = some.load(ggx + offset + b);
                 sum += some.load(x + offset + b) == best ? g : zero();
             });

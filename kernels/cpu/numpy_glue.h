@@ -6,6 +6,7 @@
 #include <Python.h>
 #include <numpy/arrayobject.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <new>
 
@@ -31,13 +32,23 @@ class Contiguous {
     PyArrayObject* array_;
 };
 
+// ValueError with the numbers.
+inline int refuse_size(int ndim, npy_intp* shape) {
+    PyObject* numbers = PyArray_IntTupleFromIntp(ndim, shape);
+    if (numbers) PyErr_Format(PyExc_ValueError, "a result of sizes %R would be larger than any memory", numbers);
+    Py_XDECREF(numbers);
+    return -1;
+}
+
 // Makes *out a writable C-contiguous array of that shape, keeping the storage of an earlier call where it fits.
 inline int ensure_output(PyArrayObject** out, int ndim, const int64_t* shape, int typenum) {
     bool fits = *out && PyArray_NDIM(*out) == ndim && PyArray_TYPE(*out) == typenum && PyArray_ISCARRAY(*out);
     for (int axis = 0; fits && axis < ndim; ++axis) fits = PyArray_DIM(*out, axis) == shape[axis];
     if (fits) return 0;
     npy_intp dims[NPY_MAXDIMS];
-    for (int axis = 0; axis < ndim; ++axis) dims[axis] = shape[axis];
+    double elements = 1;  // numpy would refuse too many, and not say how many they were
+    for (int axis = 0; axis < ndim; ++axis) dims[axis] = shape[axis], elements *= std::max<double>(1, shape[axis]);
+    if (elements > INT64_MAX / 16) return refuse_size(ndim, dims);
     Py_XDECREF(*out);
     *out = reinterpret_cast<PyArrayObject*>(PyArray_EMPTY(ndim, dims, typenum, 0));
     return *out ? 0 : -1;
@@ -59,5 +70,9 @@ int run_unlocked(const Kernel& kernel) {
     PyErr_NoMemory();
     return -1;
 }
+
+// The same for a kernel that fills `out`: where that is empty there is nothing to do, however long its other axes are.
+template <class Kernel>
+int run_on(PyArrayObject* out, const Kernel& kernel) { return PyArray_SIZE(out) == 0 ? 0 : run_unlocked(kernel); }
 
 }  // namespace c01b

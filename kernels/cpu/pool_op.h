@@ -76,7 +76,7 @@ inline int max_pool_op(PyArrayObject* x_in, PyArrayObject** out, const PoolParam
     const int64_t shape[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (x.failed() || ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
     float* z = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { max_pool(s, x.data<float>(), z, max_threads()); });
+    return run_on(*out, [&] { max_pool(s, x.data<float>(), z, max_threads()); });
 }
 
 inline int max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArrayObject* gz_in, PyArrayObject** out,
@@ -90,7 +90,7 @@ inline int max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArrayObj
     const Contiguous x(x_in), z(z_in), gz(gz_in);
     if (x.failed() || z.failed() || gz.failed() || ensure_output(out, 4, images, NPY_FLOAT32)) return -1;
     float* gx = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked(
+    return run_on(*out,
         [&] { max_pool_grad(s, x.data<float>(), z.data<float>(), gz.data<float>(), gx, max_threads()); });
 }
 
@@ -105,7 +105,7 @@ inline int max_pool_grad_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArr
     const Contiguous x(x_in), z(z_in), ggx(ggx_in);
     if (x.failed() || z.failed() || ggx.failed() || ensure_output(out, 4, outputs, NPY_FLOAT32)) return -1;
     float* gg = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked(
+    return run_on(*out,
         [&] { max_pool_grad_grad(s, x.data<float>(), z.data<float>(), ggx.data<float>(), gg, max_threads()); });
 }
 

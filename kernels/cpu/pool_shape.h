@@ -33,7 +33,9 @@ struct PoolAxis {
     Range windows(int64_t a, int64_t outputs) const {
         const int64_t from_start = a - start, excess = from_start - size + 1;
         if (from_start < 0) return {0, 0};
-        return {excess <= 0 ? 0 : (excess + stride - 1) / stride, std::min(from_start / stride + 1, outputs)};
+        const int64_t begin = excess <= 0 ? 0 : (excess + stride - 1) / stride;
+        const int64_t end = std::min(from_start / stride + 1, outputs);
+        return begin < end ? Range{begin, end} : Range{0, 0};  // not behind the last window: places are found from these
     }
 };
 

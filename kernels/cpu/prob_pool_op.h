@@ -19,7 +19,7 @@ inline int prob_max_pool_op(PyArrayObject* z_in, PyArrayObject* t_in, PyArrayObj
         return -1;
     float* p = static_cast<float*>(PyArray_DATA(*p_out));
     float* h = static_cast<float*>(PyArray_DATA(*h_out));
-    return run_unlocked([&] { prob_max_pool(s, z.data<float>(), t.data<float>(), p, h, max_threads()); });
+    return run_on(*h_out, [&] { prob_max_pool(s, z.data<float>(), t.data<float>(), p, h, max_threads()); });
 }
 
 inline int prob_max_pool_grad_op(PyArrayObject* p_in, PyArrayObject* h_in, PyArrayObject* gp_in, PyArrayObject* gh_in,
@@ -37,7 +37,7 @@ inline int prob_max_pool_grad_op(PyArrayObject* p_in, PyArrayObject* h_in, PyArr
         return -1;
     float* gz = static_cast<float*>(PyArray_DATA(*gz_out));
     float* gt = static_cast<float*>(PyArray_DATA(*gt_out));
-    return run_unlocked([&] {
+    return run_on(*gz_out, [&] {
         prob_max_pool_grad(s, p.data<float>(), h.data<float>(), gp.data<float>(), gh.data<float>(), gz, gt, max_threads());
     });
 }

@@ -23,7 +23,7 @@ struct WindowDraw {
         along_batch<Stream>(z, batch, [&](int64_t b, auto some) {
             vec sum = zero();
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
-                fetch(x + offset + b + fetch_distance);
+                fetch(x + offset + b, fetch_distance);
                 sum += some.load(x + offset + b);
             });
             const vec wanted = some.load(u + b) * sum;

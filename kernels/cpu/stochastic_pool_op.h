@@ -26,7 +26,7 @@ inline int stochastic_max_pool_op(PyArrayObject* x_in, PyArrayObject* seed, PyAr
     const int64_t shape[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (x.failed() || ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
     float* z = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { stochastic_max_pool(s, random, x.data<float>(), z, max_threads()); });
+    return run_on(*out, [&] { stochastic_max_pool(s, random, x.data<float>(), z, max_threads()); });
 }
 
 }  // namespace c01b

@@ -65,9 +65,14 @@ inline void stream_aligned(void* p, V v) {
 #endif
 }
 
-// Asks for a line that will be read soon, into the L2 cache; harmless past the end of an array. The hardware's own
-// prefetching gives up on a batch in which every pixel is another stream.
-inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Asks for a line that will be read soon, into the L2 cache, `ahead` elements from p on. That may be past the end of an
+// array, where asking is harmless but a pointer would not be: hence a number. The hardware's own prefetching gives up on
+// a batch in which every pixel is another stream.
+template <class T>
+inline void fetch(const T* p, int64_t ahead = 0) {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(ahead) * sizeof(T);
+    __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);
+}
 constexpr int64_t fetch_distance = 4096 / sizeof(float);  // for arrays read in order
 
 // Streamed stores are ordered with nothing: a thread ends its share with this, and then others may read it.

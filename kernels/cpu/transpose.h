@@ -76,14 +76,13 @@ struct Block {
 };
 
 // A block's place: its first L rows in the source, of which those from `kept` on wrap to the next column, that is
-// `wrap` elements back; its L rows in the target; and the place in the source to fetch.
+// `wrap` elements back; its L rows in the target; and how far from the source is what to fetch.
 template <class T>
 struct BlockPlace {
     const T* source;
     int64_t source_step, kept, wrap;
     T* target;
-    int64_t target_step;
-    const T* next;
+    int64_t target_step, next;
 };
 
 template <class T, bool Wrapped, bool Streamed>
@@ -91,10 +90,10 @@ __attribute__((noinline)) void move_block(const BlockPlace<T>& p) {
     using B = Block<T>;
     typename B::V row[B::L];
 #pragma GCC unroll 16
-    for (int i = 0; i < B::L; ++i) fetch(p.next + i * p.source_step);
+    for (int i = 0; i < B::L; ++i) fetch(p.source, p.next + i * p.source_step);
 #pragma GCC unroll 16
     for (int i = 0; i < B::L; ++i)
-        row[i] = B::load(p.source + i * p.source_step - (Wrapped && i >= p.kept ? p.wrap : 0));
+        row[i] = B::load(p.source + (i * p.source_step - (Wrapped && i >= p.kept ? p.wrap : 0)));
     transpose_registers<B::L / 2>(row);
 #pragma GCC unroll 16
     for (int i = 0; i < B::L; ++i) {
@@ -110,7 +109,7 @@ __attribute__((noinline)) void move_last_columns(const BlockPlace<T>& p, int64_t
     typename B::V row[B::L];
     for (int i = 0; i < B::L; ++i) {
         const bool wrapped = i >= p.kept;
-        row[i] = B::load_first(p.source + i * p.source_step - (wrapped ? p.wrap : 0), columns - wrapped);
+        row[i] = B::load_first(p.source + (i * p.source_step - (wrapped ? p.wrap : 0)), columns - wrapped);
     }
     transpose_registers<B::L / 2>(row);
     for (int64_t i = 0; i < columns; ++i) {
@@ -148,7 +147,7 @@ void transpose_vectors(const Matrix<T>& m, int threads) {
                 const T* from = m.source + row * m.step + column;
                 const bool wrapped = row + L > m.rows;
                 const BlockPlace<T> place{from,    m.step, wrapped ? m.rows - row : L, m.rows * m.step - 1,
-                                          m.target + column * m.rows + row, m.rows, from + to_next};
+                                          m.target + column * m.rows + row, m.rows, to_next};
                 if (columns < L + wrapped)
                     move_last_columns(place, columns);
                 else
@@ -201,7 +200,7 @@ void transpose_small_strip(const Rows& source, int64_t rows, int64_t columns, T*
     constexpr int L = SmallBlock<T>::L;
     const int64_t whole_rows = rows / L * L, whole_columns = columns / L * L;
     for (int64_t i = 0; i < whole_rows; i += L) {
-        for (int k = 0; k < L; ++k) fetch(source(i + k) + 2 * strip_columns<T>);
+        for (int k = 0; k < L; ++k) fetch(source(i + k), 2 * strip_columns<T>);
         for (int64_t j = 0; j < whole_columns; j += L) SmallBlock<T>::move(source, i, j, strip + j * rows + i, rows);
     }
     for (int64_t i = 0; i < rows; ++i)
@@ -214,7 +213,7 @@ __attribute__((noinline)) void move_strip_block(const Rows& source, int64_t i, i
     using B = Block<T>;
     typename B::V row[B::L];
 #pragma GCC unroll 16
-    for (int k = 0; k < B::L; ++k) fetch(source(i + k) + j + 2 * strip_columns<T>);
+    for (int k = 0; k < B::L; ++k) fetch(source(i + k), j + 2 * strip_columns<T>);
 #pragma GCC unroll 16
     for (int k = 0; k < B::L; ++k) row[k] = B::load(source(i + k) + j);
     transpose_registers<B::L / 2>(row);

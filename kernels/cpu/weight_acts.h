@@ -77,7 +77,7 @@ struct Tile {
     const int64_t* image_row;   // each row's origin, from images
     const float* grads;         // the panel; for a dot tile the first filter's gradient at the chunk's first product
     int64_t filter_stride;      // from one filter's gradient to the next's
-    const float* prefetch;      // gradients wanted soon
+    uintptr_t prefetch;         // where gradients wanted soon are; runs may lead out of the array, where no pointer may
     float* result;
     const int64_t* result_row;  // each row's first filter, from result
     int64_t filters;
@@ -147,19 +147,20 @@ struct DotTile {
         };
         for (int64_t i = 0; i < t.run_count; ++i) {
             const Run run = t.runs[i];
-            const float *g = t.grads + run.product, *prefetch = t.prefetch + run.product;
+            const float* g = t.grads + run.product;
+            uintptr_t prefetch = t.prefetch + run.product * sizeof(float);
             for (int32_t piece = 0; piece < run.pieces; ++piece) {
                 const float* x[Rows];
                 for (int r = 0; r < Rows; ++r) x[r] = t.first_of(r, run, piece);
                 int left = run.length;
-                for (; left >= lanes; left -= lanes, g += lanes, prefetch += lanes) {
-                    __builtin_prefetch(prefetch, 0, 2);  // to L2: L1 is full of what is in use
+                for (; left >= lanes; left -= lanes, g += lanes, prefetch += sizeof(vec)) {
+                    __builtin_prefetch(reinterpret_cast<const void*>(prefetch), 0, 2);  // to L2: L1 is full of what is in use
                     multiply_vectors(x, g, [](const float* p) { return load(p); });
                     for (int r = 0; r < Rows; ++r) x[r] += lanes;
                 }
                 if (left) multiply_vectors(x, g, [left](const float* p) { return load_first(p, left); });
                 g += left;
-                prefetch += left;
+                prefetch += left * sizeof(float);
             }
         }
         add_sums<Rows>(acc, t.result, t.result_row);
@@ -364,16 +365,16 @@ struct Unit {
                                               : choose_tile<OuterTile>(rows, ceil_div(filters, lanes));
             if (dot) tile.grads = grads + k * tile.filter_stride + chunk.begin;
             const float* prefetch = tile.grads;  // the next filters, or those that begin the next chunk
-            if (k + 2 * columns <= filters) {
+            if (dot && k + 2 * columns <= filters) {
                 prefetch += columns * tile.filter_stride;
-            } else if (columns <= filters) {
+            } else if (dot && columns <= filters) {
                 prefetch = grads + chunk.begin + std::min(chunk.size(), products.end - chunk.end);
             }
             for (int64_t v = 0; v < s.filter_w; ++v) {
                 if (runs[v].empty()) continue;
                 tile.runs = runs[v].data();
                 tile.run_count = static_cast<int64_t>(runs[v].size());
-                tile.prefetch = prefetch + v % tile.filters % columns * tile.filter_stride;
+                tile.prefetch = reinterpret_cast<uintptr_t>(prefetch + (dot ? v % tile.filters * tile.filter_stride : 0));
                 tile.result = result + (s.flip ? s.filter_w - 1 - v : v) * s.filters + k;
                 multiply(tile);
             }

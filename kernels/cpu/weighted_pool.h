@@ -25,7 +25,7 @@ struct WindowWeighted {
         along_batch<Stream>(y, batch, [&](int64_t b, auto some) {
             vec sum = zero(), squares = zero();
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
-                fetch(x + offset + b + fetch_distance);
+                fetch(x + offset + b, fetch_distance);
                 const vec v = some.load(x + offset + b);
                 sum += v;
                 squares += v * v;
@@ -41,7 +41,7 @@ struct WindowShare {
         along_batch<false>(q, batch, [&](int64_t b, auto some) {
             vec sum = zero();
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {
-                fetch(x + offset + b + fetch_distance);
+                fetch(x + offset + b, fetch_distance);
                 sum += some.load(x + offset + b);
             });
             return over(some.load(gz + b), sum);
@@ -53,7 +53,7 @@ template <int Rows, int Columns, bool Stream>
 struct PixelWeighted {
     static void run(const float* x, const float* y, const float* q, const Patch& patch, float* gx, int64_t batch) {
         along_batch<Stream>(gx, batch, [&](int64_t b, auto some) {
-            fetch(x + b + fetch_distance);
+            fetch(x + b, fetch_distance);
             const vec v = some.load(x + b), twice = v + v;
             vec sum = zero();
             for_patch<Rows, Columns>(patch, [&](int64_t offset) {

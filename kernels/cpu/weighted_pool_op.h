@@ -12,7 +12,7 @@ inline int weighted_max_pool_op(PyArrayObject* x_in, PyArrayObject** out, const 
     const int64_t shape[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (x.failed() || ensure_output(out, 4, shape, NPY_FLOAT32)) return -1;
     float* y = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked([&] { weighted_max_pool(s, x.data<float>(), y, max_threads()); });
+    return run_on(*out, [&] { weighted_max_pool(s, x.data<float>(), y, max_threads()); });
 }
 
 inline int weighted_max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* y_in, PyArrayObject* gz_in, PyArrayObject** out,
@@ -26,7 +26,7 @@ inline int weighted_max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* y_in, P
     const Contiguous x(x_in), y(y_in), gz(gz_in);
     if (x.failed() || y.failed() || gz.failed() || ensure_output(out, 4, images, NPY_FLOAT32)) return -1;
     float* gx = static_cast<float*>(PyArray_DATA(*out));
-    return run_unlocked(
+    return run_on(*out,
         [&] { weighted_max_pool_grad(s, x.data<float>(), y.data<float>(), gz.data<float>(), gx, max_threads()); });
 }
 

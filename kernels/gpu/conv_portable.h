@@ -19,9 +19,9 @@ inline std::string tile_defines(const char* rows, int64_t row_count, const char*
 
 // Kernels count pixels, positions and terms of a sum in 32 bits; offsets into arrays are 64 bits wide.
 inline int check_counts(const char* op, const ConvShape& s) {
-    const int64_t terms = std::max(s.channels, s.filters) * s.filter_h * s.filter_w;
-    const int64_t counts[] = {s.channels, s.filters, s.batch, s.height * s.width, s.out_h * s.out_w, terms + 64};
-    if (*std::max_element(std::begin(counts), std::end(counts)) <= largest_int) return 0;
+    const int64_t depth = std::max<int64_t>({1, s.channels, s.filters}), taps = s.filter_h * s.filter_w;
+    const int64_t counts[] = {s.channels, s.filters, s.batch, s.height * s.width, s.out_h * s.out_w};
+    if (taps <= (largest_int - 64) / depth && *std::max_element(std::begin(counts), std::end(counts)) <= largest_int) return 0;
     PyErr_Format(PyExc_ValueError,
                  "%s: too large for the GPU kernels: %lld channels of %lld x %lld, %lld filters of %lld x %lld, %lld x "
                  "%lld outputs, %lld images",
