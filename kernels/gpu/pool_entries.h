@@ -23,7 +23,7 @@ inline int check_shape(const char* op, const char* name, PyGpuArrayObject* array
 template <class... Buffers>
 int launch_pool(const Device& device, const char* op, const char* name, const char* define, const PoolShape& s,
                 const Averaging& a, int64_t places, const Buffers&... buffers) {
-    constexpr int64_t most = (int64_t(1) << 31) - 1;
+    constexpr int64_t most = (int64_t(1) << 31) - 256;  // the last block passes the end, and counts in 32 bits
     if (std::max(places, s.batch) > most) {
         PyErr_Format(PyExc_ValueError, "%s: %lld positions of %lld images are too many for the GPU kernel", op,
                      (long long)places, (long long)s.batch);
