@@ -103,6 +103,9 @@ class Report:
                 lines += _wrapped(site.reason)
             for hint in site.hints:
                 lines += _wrapped(hint)
+        for found in self.record.recognised:
+            lines.append(self._row("%-4s %s" % (found.layout, found.op), milliseconds(found.seconds), "not profiled"))
+            lines += _wrapped("; ".join(filter(None, (found.place, found.note))))
         return lines
 
     def _conversions(self):

@@ -3,7 +3,7 @@ import json
 import os
 
 from layoutopt.rewrites.drawing import Drawing, DrawnNode
-from layoutopt.rewrites.record import ConversionRecord, Record, SiteRecord
+from layoutopt.rewrites.record import ConversionRecord, RecognisedRecord, Record, SiteRecord
 
 VERSION = 1
 SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page", "report.schema.json")
@@ -33,7 +33,7 @@ def to_dict(report):
         facts, decided=True, **{name: getattr(r, name) for name in _TOTALS},
         sites=[dict(_plain(site), profiled_seconds=profiled.get(("site", i))) for i, site in enumerate(r.sites)],
         conversions=[dict(_plain(c), profiled_seconds=profiled.get(("conversion", i))) for i, c in enumerate(r.conversions)],
-        ends=ends(r),
+        recognised=[_plain(found) for found in r.recognised], ends=ends(r),
         graph=dict(nodes=[_plain(node) for node in r.drawing.nodes], edges=[list(edge) for edge in r.drawing.edges]))
 
 
@@ -58,6 +58,7 @@ def from_dict(facts):
     drawing = Drawing([DrawnNode(**node) for node in facts["graph"]["nodes"]], [tuple(edge) for edge in facts["graph"]["edges"]])
     record = Record([_record(SiteRecord, site) for site in facts["sites"]],
                     [_record(ConversionRecord, c) for c in facts["conversions"]], drawing=drawing,
+                    recognised=tuple(RecognisedRecord(**found) for found in facts.get("recognised", ())),
                     **{name: facts[name] for name in _TOTALS})
     return Report(record, facts["reason"], profiled if facts["profiled"] else None, loops, facts["copies"], facts["place"])
 

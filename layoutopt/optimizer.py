@@ -11,6 +11,7 @@ from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.legacy import name_gradients
 from layoutopt.rewrites.loops import convert_before, loops
+from layoutopt.rewrites.normalisation import name_normalisations
 from layoutopt.rewrites.padding import fold_padding
 from layoutopt.rewrites.place import caller, place_of, places_of
 from layoutopt.rewrites.plan import solve
@@ -83,7 +84,7 @@ def carry_layout(fgraph, settings, followed=None):
     shapes = Shapes(fgraph, target, Assumed(batch=settings.batch), clock)
     before = len(conversions(fgraph, shapes))
     edits = Edits(fgraph)
-    for stage in (name_gradients, fold_padding, keep_axes_in_place):
+    for stage in (name_gradients, name_normalisations, fold_padding, keep_axes_in_place):
         stage(edits, shapes, settings.constraints)
     region = find_region(fgraph, shapes, settings.constraints)
     plan = solve(region.problem)

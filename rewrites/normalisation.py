@@ -177,7 +177,7 @@ class _Naming:
         self._name_forward()
         d = self.found.variable
         if self.exponents and d.clients:
-            self.edits.replace(d, self._denominators(), _FORWARD % self.found.size)
+            self._replace(d, self._denominators(), _FORWARD)
 
     def _denominators(self):
         """d, for who else reads it."""
@@ -205,8 +205,12 @@ class _Naming:
         """x * d ** -exponent."""
         if exponent not in self._acts:
             self._acts[exponent] = self.found.op(CrossMapNorm, exponent)(self.found.x)[0]
-            self.edits.notes[self._acts[exponent].owner] = _FORWARD % self.found.size
         return self._acts[exponent]
+
+    def _replace(self, old, new, note):
+        self.edits.replace(old, new, note % self.found.size)
+        for results, its_note in ((self._acts, _FORWARD), (self._gradients, _BACKWARD)):
+            self.edits.notes.update((result.owner, its_note % self.found.size) for result in results.values())
 
     # ---- the gradient
 
@@ -219,7 +223,7 @@ class _Naming:
             for total in reversed(_above([window] + _above([window], is_multiplying), is_adding)):
                 new = self._gradient_in(total, window, neighbours)
                 if new is not None:
-                    self.edits.replace(total, new, _BACKWARD % self.found.size)
+                    self._replace(total, new, _BACKWARD)
                     return True
         return False
 
@@ -285,7 +289,6 @@ class _Naming:
         if key not in self._gradients:
             x = self.found.x
             self._gradients[key] = self.found.op(CrossMapNormUndo, exponent)(x, built(gy, x))
-            self.edits.notes[self._gradients[key].owner] = _BACKWARD % self.found.size
         self.exponents.append(exponent)
         return self._gradients[key]
 
@@ -302,7 +305,7 @@ class _Naming:
                 if new is None:
                     frontier.append(variable)
                 else:
-                    self.edits.replace(variable, new, _FORWARD % self.found.size)
+                    self._replace(variable, new, _FORWARD)
 
     def _written_exponents(self, products):
         """The least exponent by which a value that is no mere factor is divided, as a list; none where there is no such value."""

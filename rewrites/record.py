@@ -5,6 +5,7 @@ from theano.compile import SharedVariable
 from theano.gof.toolbox import Feature
 from theano.tensor.elemwise import DimShuffle
 
+from layoutopt.kernels.base import C01bOp
 from layoutopt.kernels.relayout import ToBC01, ToC01B
 
 from .carriers import why_not
@@ -53,6 +54,23 @@ class SiteRecord(NamedTuple):
     hints: Tuple[str, ...] = ()
 
 
+class RecognisedRecord(NamedTuple):
+    """An op of ours, no site, for what the program wrote with others.
+
+    op : its name.
+    place : file and line of the program, or ''.
+    layout : 'bc01' or 'c01b', as it runs now.
+    seconds : what the plan counted with.
+    note : what it was.
+    """
+
+    op: str
+    place: str
+    layout: str
+    seconds: float
+    note: str
+
+
 class ConversionRecord(NamedTuple):
     """A conversion that is left.
 
@@ -82,6 +100,7 @@ class Record(NamedTuple):
     applied : False where the plan was not cheaper and the graph was left alone.
     drawing : the graph as it is after the rewrite.
     hint : what another batch size would change, in words.
+    recognised : what else became an op of ours.
     """
 
     sites: List[SiteRecord]
@@ -93,6 +112,7 @@ class Record(NamedTuple):
     applied: bool
     drawing: Drawing = Drawing([], [])
     hint: str = ""
+    recognised: Tuple[RecognisedRecord, ...] = ()
 
 
 class Recorded(Feature):
@@ -136,7 +156,18 @@ def record(fgraph, region, plan, replaced, shapes, conversions_before, notes=(),
                          [node.outputs[0] for node in converting_nodes(fgraph) if _direction(node) == BC01], shapes)
     return Record(sites, conversions(fgraph, shapes, region.choices), conversions_before, plan.unchanged, plan.seconds, plan.bound,
                   replaced is not None, _drawing(fgraph, region, replaced or ()),
-                  hint_of_batch(region.sites, [site.layout for site in sites], shapes.machine, constraints))
+                  hint_of_batch(region.sites, [site.layout for site in sites], shapes.machine, constraints),
+                  _recognised(dict(notes), region, now_c01b))
+
+
+def _recognised(notes, region, now_c01b):
+    """The `RecognisedRecord` of each node with a note that has an op of ours and is no site."""
+    sites = {site.node for site in region.sites}
+    found = [node for node in notes if isinstance(node.op, C01bOp) and node not in sites]
+    layouts = [C01B if node in now_c01b else BC01 for node in found]
+    return tuple(RecognisedRecord(type(node.op).__name__, place_of(node.outputs[0]), layout,
+                                  region.choices[node].version(layout).seconds, notes[node])
+                 for node, layout in zip(found, layouts))
 
 
 def _drawing(fgraph, region, replaced):
