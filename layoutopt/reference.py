@@ -32,6 +32,17 @@ def _size(shape):
     return int(np.prod(shape, dtype=np.int64))
 
 
+def terms_of(node, storage_map):
+    """The terms of the longest sum in what a node has computed; 1 where it sums nothing up."""
+    op, values = type(node.op).__name__, [storage_map[x][0] for x in node.inputs]
+    rule = _TERMS.get(op[3:] if op.startswith("Gpu") else op)
+    if rule is not None:
+        return int(rule(*(np.shape(v) if not hasattr(v, "shape") else tuple(v.shape) for v in values)))
+    if "Reduce" in op or op in ("Sum", "Prod"):
+        return int(values[0].size // max(1, storage_map[node.outputs[0]][0].size))
+    return 1
+
+
 class NotComparable(ValueError):
     """A function has no twin, or cannot be called beside it; the message says why."""
 
@@ -73,15 +84,7 @@ class Reference:
         return call_with(self.function, states, arguments, named)
 
     def _count(self, node, storage_map, **_):
-        op, terms = type(node.op).__name__, 1
-        rule = _TERMS.get(op[3:] if op.startswith("Gpu") else op)
-        values = [storage_map[x][0] for x in node.inputs]
-        if rule is not None:
-            terms = rule(*(np.shape(v) if not hasattr(v, "shape") else tuple(v.shape) for v in values))
-        elif "Reduce" in op or op in ("Sum", "Prod"):
-            out = storage_map[node.outputs[0]][0]
-            terms = values[0].size // max(1, out.size)
-        self.terms = max(self.terms, int(terms))
+        self.terms = max(self.terms, terms_of(node, storage_map))
 
     @property
     def roundings(self):

@@ -1,9 +1,11 @@
 """Theano modes that compile little C, for tests of many different graphs."""
 import pytest
 import theano
+from scipy.signal import _signaltools, _sigtools
 from theano.gof import Op
 from theano.gof.vm import VM_Linker
 from theano.tensor.elemwise import Elemwise
+from theano.tensor.nnet import conv
 from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import BaseCorrMM
 from theano.tensor.signal.pool import AveragePoolGrad, MaxPoolGrad, Pool
@@ -11,6 +13,10 @@ from theano.tensor.signal.pool import AveragePoolGrad, MaxPoolGrad, Pool
 
 @pytest.fixture(autouse=True)
 def few_compilations(monkeypatch):
+    compile_little(monkeypatch.setattr)
+
+
+def compile_little(setattr):
     """What numpy can do runs in numpy: Theano would compile a module, a second or two, for each kind of each op.
 
     Theano's convolutions and poolings run as C, as layoutopt's always do.
@@ -24,11 +30,27 @@ def few_compilations(monkeypatch):
         return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "py" if in_numpy else "c")
 
     for op in (BaseCorrMM, ConvOp, Pool, AveragePoolGrad, MaxPoolGrad):
-        monkeypatch.setattr(op, "make_thunk", as_c)
-    monkeypatch.setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
+        setattr(op, "make_thunk", as_c)
+    setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
 
 
 def mode(flagged):
     """Theano's optimizations but for fusion, whose results are kinds of their own, and in-place variants."""
     chosen = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False), "fast_run").excluding("fusion", "inplace")
     return chosen.including("layoutopt") if flagged else chosen.excluding("layoutopt")
+
+
+@pytest.fixture
+def hardly_any_compilation(few_compilations, monkeypatch):
+    """What Theano has Python for runs in Python, for graphs as small as they are many; its convolutions and poolings, and
+    all of layoutopt's ops, run as C still."""
+
+    def in_python(self, node, storage_map, compute_map, no_recycling, impl=None):
+        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "py")
+
+    for op in (Elemwise, ConvOp):  # a ConvOp is compiled for each of its shapes
+        monkeypatch.setattr(op, "make_thunk", in_python)
+    # Where ConvOp looks for these is not where scipy has them today.
+    monkeypatch.setattr(conv, "imported_scipy_signal", True)
+    for name, module in (("_valfrommode", _signaltools), ("_bvalfromboundary", _signaltools), ("_convolve2d", _sigtools)):
+        monkeypatch.setattr(conv, name, getattr(module, name), raising=False)

@@ -1,0 +1,77 @@
+"""Random programs with and without layoutopt: those that have failed before, and new ones.
+
+A few hundred run in ``make test``, the same in each run. ``make fuzz`` runs as many as it is told (`FUZZ`, its Makefile
+variable NUMBER), from another seed each time (`FUZZ_SEED`, SEED), and keeps what fails, made as short as hypothesis can, in
+tests/regressions, where it is a test from then on: a program fails there until it is repaired.
+"""
+import collections
+import glob
+import hashlib
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+
+from cheap_mode import few_compilations, hardly_any_compilation  # noqa: F401  (fixtures)
+from program_check import StockFails, check
+from program_steps import programs
+from programs import Program
+
+KEPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "regressions")
+NUMBER = int(os.environ.get("FUZZ", 0)) or 200
+SEED = os.environ.get("FUZZ_SEED")
+# Each example is compiled twice; a fixture that all examples share does no harm.
+settings.register_profile("programs", derandomize=SEED is None, deadline=None, max_examples=NUMBER, database=None,
+                          print_blob=False, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
+                          phases=(Phase.generate, Phase.shrink))
+
+
+def kept_programs():
+    return sorted(glob.glob(os.path.join(KEPT, "*.txt")))
+
+
+@pytest.mark.parametrize("path", kept_programs(), ids=os.path.basename)
+def test_what_has_failed_before(path, hardly_any_compilation):
+    with open(path) as text:
+        check(Program.read(text.read()))
+
+
+def test_random_programs(hardly_any_compilation):
+    seen, failed = collections.Counter(), []
+    print("%d random programs from seed %s" % (NUMBER, SEED or 0))
+
+    @settings(settings.get_profile("programs"))
+    @seed(int(SEED or 0))
+    @given(programs())
+    def holds(program):
+        try:
+            outcome = check(program)
+        except StockFails as reason:
+            seen["programs that Theano cannot compile"] += 1
+            assume(not reason)
+        except Exception:
+            failed[:] = [program]  # the last one is the shortest
+            raise
+        seen.update(["programs", "exact programs"] if outcome.exact else ["programs"])
+        seen.update({"programs that raise as they do without": outcome.raised, "conversions": outcome.conversions,
+                     "programs in c01b": "c01b" in outcome.layouts, "sites": len(outcome.layouts),
+                     "sites in c01b": outcome.layouts.count("c01b")})
+
+    try:
+        holds()
+    except Exception as error:
+        if SEED is not None and failed:
+            keep(failed[0], error)
+        raise
+    finally:
+        print(", ".join("%d %s" % (count, what) for what, count in seen.items()))
+    assert seen["programs"] >= 0.8 * NUMBER and seen["programs in c01b"] > 0.5 * seen["programs"]
+    assert seen["exact programs"] > 0.3 * seen["programs"] and seen["conversions"] > seen["programs"]
+
+
+def keep(program, error):
+    name = hashlib.sha256(str(program).encode()).hexdigest()[:8]
+    path = os.path.join(KEPT, name + ".txt")
+    with open(path, "w") as text:
+        text.write("# %s: %s\n%s" % (type(error).__name__, " ".join(str(error).split())[:100], program))
+    print("kept as %s; seed %s:\n%s" % (path, SEED, program))
