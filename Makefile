@@ -12,11 +12,12 @@ export PYTHON PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled code stays in the environment, out of the user's home. The user's own flags come last, so they win.
 export THEANO_FLAGS := base_compiledir="$(CURDIR)/$(VENV)/theano-cache",$(THEANO_FLAGS)
 
-.PHONY: help env demo test fuzz test-gpu bench clean
+.PHONY: help env demo test fuzz theano-tests test-gpu bench clean
 help:
 	@echo 'make demo    trains a convolution net with and without layoutopt and compares'
 	@echo 'make test    runs the tests'
 	@echo 'make fuzz    runs NUMBER random programs, by default 2000, with and without layoutopt, from SEED; keeps what fails'
+	@echo 'make theano-tests runs the test-suites of Theano itself without and with layoutopt (hours; ARGS=--quick: minutes)'
 	@echo 'make test-gpu runs those of the GPU, on DEVICE, by default opencl0:0, which may be a CPU (Debian, Ubuntu)'
 	@echo 'make bench   measures the kernels, next to PyTorch where that can be installed'
 	@echo 'make env     only makes the environment, $(VENV)'
@@ -44,6 +45,9 @@ test: $(READY)
 fuzz: $(READY)
 	@THEANORC=/dev/null FUZZ=$(or $(NUMBER),2000) FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
 	  $(PY) -m pytest -s -q $(ARGS) tests/test_random_programs.py
+
+theano-tests: $(READY)
+	@THEANORC=/dev/null $(PY) tests/theano_suites.py $(ARGS)
 
 # pygpu is the system's, for the system's Python, so this environment is another one. Kernels that PoCL has built stay in it.
 test-gpu:
