@@ -172,11 +172,15 @@ class _ConvOp(C01bOp):
 
     # What Theano asks of all three.
 
-    def get_params(self, node):
+    def run_time_params(self):
+        """What the C++ code is told, by name (`_PARAMS`)."""
         (top, bottom), (left, right) = _RUN_TIME_PADS.get(self.pad, self.pad)
         values = self.stride + (top, bottom, left, right, self.flip, self.ceil_mode, self.partial_sum or 0, self.groups,
                                 winograd_tile())
-        return self.params_type.get_params(**{name: int(value) for name, value in zip(_PARAMS, values)})
+        return {name: int(value) for name, value in zip(_PARAMS, values)}
+
+    def get_params(self, node):
+        return self.params_type.get_params(**self.run_time_params())
 
     def c_code(self, node, name, inputs, outputs, sub):
         shape = inputs[2] if len(inputs) == 3 else "nullptr"

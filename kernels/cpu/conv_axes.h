@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "conv_shape.h"
+#include "epilogue.h"
 #include "simd.h"
 
 namespace c01b {
@@ -87,13 +88,25 @@ struct Correlation {
     int64_t group_stride, depth_stride, filter_stride, row_stride, column_stride;  // of the weights
     Axis rows, columns;
     int64_t winograd;  // as in ConvShape; 0 where the stride is not 1
+    Epilogue epilogue;
 
     const float* source_of(int64_t group) const { return source + group * depth * source_h * source_w * batch; }
     const float* weights_of(int64_t group) const { return weights + group * group_stride; }
     float* target_of(int64_t group) const {
         return target + group * filters * rows.span.size() * columns.span.size() * batch;
     }
+    // For a place in the target, the one where its value before the activation goes; null if that is nowhere.
+    float* before_of(const float* to) const { return epilogue.before ? epilogue.before + (to - target) : nullptr; }
 };
+
+// What an epilogue does to complete sums: `count` of each of some filters of a group, which are `step` apart.
+inline void finish_sums(const Correlation& c, int64_t group, int64_t filter, int64_t filters, float* to, int64_t step,
+                        int64_t count) {
+    const float* bias = c.epilogue.bias + group * c.filters + filter;
+    with_activation(c.epilogue.activation, [&](const auto& f) {
+        for (int64_t n = 0; n < filters; ++n, to += step) finish_run(f, bias[n], to, to, c.before_of(to), count);
+    });
+}
 
 // `count` things in `blocks` blocks as equal as can be: where block i begins.
 inline int64_t block_begin(int64_t count, int64_t blocks, int64_t i) { return count * i / blocks; }

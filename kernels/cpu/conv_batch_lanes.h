@@ -318,6 +318,8 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
                 const auto tile = neighbours > 1 ? Tiles<NeighbourPixels>::get(count, images.vectors)
                                                  : Tiles<SinglePixel>::get(count, images.vectors);
                 tile(strip.panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
+                for (int64_t n = 0; last_block && c.epilogue && n < neighbours; ++n)
+                    finish_sums(c, item.group, filter, count, target + n * step * c.batch, plane, images.count);
             }
         }
 }

@@ -244,8 +244,10 @@ inline void correlate_rows(const Correlation& c, const FilterLanes& l, const Row
             }
         }
         const int64_t filter = vector * lanes, count = std::min(pitch, c.filters - filter);
-        transpose_into(sums, pitch, (item.row_end - item.row) * pixels, count,
-                       c.target_of(item.group) + (filter * rows + item.row) * pixels, rows * pixels);
+        float* target = c.target_of(item.group) + (filter * rows + item.row) * pixels;
+        transpose_into(sums, pitch, (item.row_end - item.row) * pixels, count, target, rows * pixels);
+        if (c.epilogue)
+            finish_sums(c, item.group, filter, count, target, rows * pixels, (item.row_end - item.row) * pixels);
     }
 }
 

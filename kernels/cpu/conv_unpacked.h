@@ -104,6 +104,7 @@ inline void correlate_row(const Correlation& c, const std::vector<ColumnRun>& ru
             const int64_t here = std::min(pixels - i, pitch);
             const PixelTarget to{target + run.column * c.batch + i, plane, here};
             Tiles<UnpackedTile>::get(count, block_count(here, lanes))(meets ? x + i : x, w, taps, to);
+            if (c.epilogue) finish_sums(c, group, filter, count, to.to, plane, here);
         }
     }
 }
