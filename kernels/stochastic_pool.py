@@ -14,26 +14,31 @@ from .pool import MaxPoolGrad, MaxPoolGradGrad, _Pooling, _PoolOp
 from .reference import stochastic_pool as reference
 
 
-def seed_state(seed):
-    """A shared int64 vector (seed, number of the next draw), of which each call of a function takes the next.
-
-    Parameters
-    ----------
-    seed : int
-        Of 64 bits.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not an integer, or one of more bits.
-    """
+def _checked_seed(seed):
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError("seed must be an integer, got %r" % (seed,))
     if not -2 ** 63 <= seed < 2 ** 63:
         raise ValueError("seed must have 64 bits, got %d" % seed)
-    state = theano.shared(np.array([seed, 0], "int64"), name="seed", target="cpu")
-    state.default_update = state + np.array([0, 1], "int64")
-    return state
+    return int(seed)
+
+
+def _shared(value, name):
+    """A shared int64 scalar, which stays on the host: whole numbers without axes are what Theano does not move to a GPU."""
+    return theano.shared(np.array(value, "int64"), name=name, target="cpu")
+
+
+def _new_draws():
+    """The number of the next draw, of which each call of a function takes the next."""
+    draw = _shared(0, "draw")
+    draw.default_update = draw + 1
+    return draw
+
+
+def _as_int64(name, value):
+    variable = as_tensor_variable(value)
+    if variable.ndim != 0 or variable.dtype not in discrete_dtypes:
+        raise TypeError("StochasticMaxPool: %s must be an integer, got %s" % (name, variable.type))
+    return cast(variable, "int64")
 
 
 class StochasticMaxPool(_Pooling, _PoolOp):
@@ -43,28 +48,30 @@ class StochasticMaxPool(_Pooling, _PoolOp):
 
     Each node draws from a stream of its own, which begins with `seed`: nodes of equal seeds draw alike, call by call, for images
     of one size, whatever the number of threads and on a GPU, too. Each call of a function takes the next draw (Theano's
-    ``default_update``, which ``no_default_updates`` and an explicit update of `node.inputs[1]` override).
+    ``default_update``, which ``no_default_updates`` overrides).
 
     Parameters
     ----------
     seed : int
-        Of 64 bits. No part of the op's equality: it is the value of the node's second input.
+        Of 64 bits. No part of the op's equality: it is the value of the node's second operand.
 
     Inputs and outputs
     ------------------
     x : float32 (channels, rows, columns, batch)
         Not negative. Need not be contiguous; another dtype or number of axes is a TypeError.
-    seed : integer vector (seed, draw), optional
-        By default a new `seed_state` of the op's seed.
+    seed : integer scalar, optional
+        By default a new shared variable, the op's seed.
+    draw : integer scalar, optional
+        Which draw of the stream. By default a new shared variable, 0 at first and 1 more in each call of a function.
     returns : float32 (channels, output rows, output columns, batch)
         0 also for a window whose sum is not finite.
 
     Raises
     ------
     TypeError
-        From the call, if `seed` is not an integer vector.
+        From the call, if `seed` or `draw` is not an integer scalar.
     ValueError
-        At run time, with the numbers, if a window would be empty or `seed` has not 2 elements.
+        At run time, with the numbers, if a window would be empty.
 
     Notes
     -----
@@ -78,30 +85,26 @@ class StochasticMaxPool(_Pooling, _PoolOp):
 
     def __init__(self, ds, stride=None, start=0, outputs=0, seed=1234, ceil_mode=True, openmp=None):
         super().__init__(ds, stride, start, outputs, ceil_mode, openmp)
-        seed_state(seed)
-        self.seed = int(seed)
+        self.seed = _checked_seed(seed)
 
-    def make_node(self, x, seed=None):
-        seed = seed_state(self.seed) if seed is None else as_tensor_variable(seed)
-        if seed.ndim != 1 or seed.dtype not in discrete_dtypes:
-            raise TypeError("StochasticMaxPool: seed must be an integer vector (seed, draw), got %s" % (seed.type,))
+    def make_node(self, x, seed=None, draw=None):
+        stream = [_as_int64("seed", _shared(self.seed, "seed") if seed is None else seed),
+                  _as_int64("draw", _new_draws() if draw is None else draw)]
         node = super().make_node(x)
-        return Apply(self, node.inputs + [cast(seed, "int64")], [node.outputs[0].type()])
+        return Apply(self, node.inputs + stream, [node.outputs[0].type()])
 
     def perform(self, node, inputs, output_storage, params=None):
-        x, seed = inputs
-        if seed.shape != (2,):
-            raise ValueError("StochasticMaxPool: seed has %d elements, expected (seed, draw)" % seed.size)
+        x, seed, draw = inputs
         grid = self.checked_grid(x.shape[1:3])
         with np.errstate(invalid="ignore", over="ignore"):
-            output_storage[0][0] = reference.stochastic_max_pool(x, grid, self.ds, self.stride, self.start, *seed.tolist())
+            output_storage[0][0] = reference.stochastic_max_pool(x, grid, self.ds, self.stride, self.start, int(seed), int(draw))
 
     def connection_pattern(self, node):
-        return [[True], [False]]
+        return [[True], [False], [False]]
 
     def L_op(self, inputs, outputs, output_gradients):
         gx = self.like(MaxPoolGrad)(inputs[0], outputs[0], output_gradients[0])
-        return [patternbroadcast(gx, inputs[0].broadcastable), DisconnectedType()()]
+        return [patternbroadcast(gx, inputs[0].broadcastable), DisconnectedType()(), DisconnectedType()()]
 
     def R_op(self, inputs, eval_points):
         if eval_points[0] is None:

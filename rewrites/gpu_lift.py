@@ -53,9 +53,7 @@ def lifted(op, inputs, outputs):
     if isinstance(op, TakeToC01B):
         return [GpuToC01B(to_c01b)(GpuAdvancedSubtensor1()(*inputs))]
     gpu_op = GPU_OPS[type(op)]
-    if not issubclass(gpu_op, GpuConv):
-        return [gpu_op(op)(*inputs)]
-    parameters = _settings[0]()
+    parameters = _settings[0]() if issubclass(gpu_op, GpuConv) else {}
     if isinstance(op, WeightActs) and op.partial_sum and not outputs[1].clients:
         # Nobody reads the partial sums: how many there are is the kernel's business. The second node is never used.
         alone = WeightActs(op.pad, None, op.stride, op.flip, op.ceil_mode, op.groups)

@@ -4,6 +4,7 @@ On OpenCL (PoCL, in CI) these are the portable kernels; on CUDA, those for it.
 """
 import gpu_device  # noqa: F401  isort: skip (skips the module where there is no GPU)
 
+import collections
 import functools
 
 import numpy as np
@@ -20,10 +21,14 @@ import test_avg_pool
 import test_conv_ops
 import test_groups
 import test_pool
-from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, ToBC01, ToC01B,
-                               WeightActs)
+import test_prob_pool
+import test_stochastic_pool
+import test_weighted_pool
+from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, ProbMaxPool, ProbMaxPoolGrad,
+                               StochasticMaxPool, ToBC01, ToC01B, WeightActs, WeightedMaxPoolGrad)
 from layoutopt.kernels.gpu.ops import GPU_OPS, GpuConv
 from layoutopt.kernels.reference import conv as reference
+from layoutopt.kernels.reference import prob_pool as prob_reference
 from test_conv_ops import case, cases
 from tolerance import assert_bilinear, normal, whole_numbers
 
@@ -32,10 +37,12 @@ PLAIN = theano.compile.mode.Mode(linker="cvm", optimizer=None)
 
 @functools.lru_cache(maxsize=None)
 def compiled(op, shaped=None, **parameters):
-    """The GPU counterpart of a host op as a function of host arrays: its GPU operands, and an output_shape if it is `shaped`."""
+    """The GPU counterpart of a host op as a function of host arrays: its GPU operands, and an output_shape if it is `shaped`,
+    or a seed and the number of a draw."""
     gpu_op = GPU_OPS[type(op)](op, **parameters)
     shaped = isinstance(op, AvgPoolGrad) if shaped is None else shaped
     inputs = [tt.ftensor4() for _ in range(gpu_op.arrays)] + [tt.lvector()] * shaped
+    inputs += [tt.lscalar(), tt.lscalar()] * isinstance(op, StochasticMaxPool)
     outputs = gpu_op(*inputs)
     assert all(isinstance(y.type, GpuArrayType) for y in (outputs if isinstance(outputs, list) else [outputs]))
     return theano.function(inputs, [y.transfer("cpu") for y in outputs] if isinstance(outputs, list) else
@@ -58,7 +65,8 @@ def on_the_gpu():
         patch.setattr(test_conv_ops, "compiled", compiled)
         patch.setattr(test_groups, "run", run_list)
         patch.setattr(test_pool, "compiled", compiled)
-        patch.setattr(test_avg_pool, "compiled", compiled)
+        for module in (test_avg_pool, test_prob_pool, test_stochastic_pool, test_weighted_pool):
+            patch.setattr(module, "compiled", compiled)
         yield
 
 
@@ -140,6 +148,9 @@ def test_an_infinite_weight_is_invisible_in_the_pad(rng):
     (MaxPool(3, outputs=9), [(3, 6, 6, 2)], ()), (MaxPoolGrad(2), [(2, 6, 6, 2), (2, 2, 3, 2), (2, 3, 3, 2)], ()),
     (MaxPoolGrad(2), [(2, 6, 6, 2), (2, 3, 3, 2), (2, 3, 3, 1)], ()), (AvgPoolGrad(2), [(2, 3, 3, 2)], [7, 6]),
     (AvgPoolGrad(2), [(2, 3, 3, 2)], [6]),
+    (ProbMaxPool(2), [(2, 6, 6, 2), (2, 3, 2, 2)], ()),
+    (ProbMaxPoolGrad(2), [(2, 3, 3, 2), (2, 6, 6, 2), (2, 3, 3, 2), (2, 6, 5, 2)], ()),
+    (WeightedMaxPoolGrad(2), [(2, 6, 6, 2), (2, 3, 3, 2), (2, 3, 3, 1)], ()),
 ])
 def test_errors_are_those_of_the_host_op(op, shapes, parameters):
     shaped = len(parameters) > 0
@@ -153,8 +164,8 @@ def test_errors_are_those_of_the_host_op(op, shapes, parameters):
 
 
 def on_host(op, shaped):
-    """The host op; convolutions through numpy, whose messages are those of the C++ code, which takes long to compile."""
-    if isinstance(op, (FilterActs, ImageActs, WeightActs)):
+    """The host op; most through numpy, whose messages are here those of the C++ code, which takes long to compile."""
+    if not isinstance(op, (MaxPool, MaxPoolGrad, AvgPoolGrad)):
         return lambda *values: op.perform(None, values, [[None], [None]])
     inputs = [tt.ftensor4() for _ in range(GPU_OPS[type(op)].arrays)] + [tt.lvector()] * shaped
     return theano.function(inputs, op(*inputs), mode=PLAIN)
@@ -197,6 +208,63 @@ def test_max_pooling(shape, ds, stride, start, ceil_mode, kind, seed):
        mode=test_avg_pool.modes, kind=st.sampled_from([test_avg_pool.integers, test_avg_pool.reals]), seed=st.integers(0, 99))
 def test_average_pooling(shape, ds, stride, start, ceil_mode, mode, kind, seed):
     test_avg_pool.test_matches_reference.hypothesis.inner_test(shape, ds, stride, start, ceil_mode, mode, kind, seed)
+
+
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+
+
+@few
+@given(shape=test_prob_pool.shapes, ds=test_prob_pool.pairs, start=starts, fewer=st.integers(0, 2),
+       scale=st.sampled_from([1, 30, 1000]), seed=st.integers(0, 99))
+def test_probabilistic_pooling(shape, ds, start, fewer, scale, seed):
+    test_prob_pool.test_matches_reference.hypothesis.inner_test(shape, ds, start, fewer, scale, seed)
+
+
+@pytest.mark.parametrize("start, outputs", [(0, 0), (1, 0), ((0, 1), (2, 0))])
+def test_pixels_of_no_window_are_zero(start, outputs):
+    test_prob_pool.test_pixels_of_no_window_are_zero(start, outputs)
+
+
+@few
+@given(shape=test_stochastic_pool.shapes, ds=test_stochastic_pool.pairs, stride=test_stochastic_pool.pairs, start=starts,
+       ceil_mode=st.booleans(), kind=st.sampled_from(test_stochastic_pool.KINDS), seed=test_stochastic_pool.words,
+       draw=test_stochastic_pool.words)
+def test_stochastic_pooling_draws_as_on_a_cpu(shape, ds, stride, start, ceil_mode, kind, seed, draw):
+    test_stochastic_pool.test_draws_are_those_of_the_reference.hypothesis.inner_test(shape, ds, stride, start, ceil_mode, kind,
+                                                                                     seed, draw)
+
+
+@few
+@given(shape=test_weighted_pool.shapes, ds=test_weighted_pool.pairs, stride=test_weighted_pool.pairs, start=starts,
+       ceil_mode=st.booleans(), seed=st.integers(0, 99))
+def test_weighted_pooling(shape, ds, stride, start, ceil_mode, seed):
+    test_weighted_pool.test_matches_reference.hypothesis.inner_test(shape, ds, stride, start, ceil_mode, seed)
+
+
+@pytest.mark.parametrize("without", [(), ("gpuarray_graph_optimization",)], ids=["GraphToGPU", "local"])
+def test_poolings_of_the_program_are_lifted(without, rng):
+    """With all their outputs and gradients; a stochastic one draws afresh in each call, and its gradient uses that draw."""
+    z, t = tt.ftensor4(), tt.ftensor4()
+    drawn = StochasticMaxPool(2, seed=5)(z)
+    p, h = ProbMaxPool(2)(drawn, t)
+    outputs = [drawn, p, h] + theano.grad(None, [z, t], known_grads=collections.OrderedDict([(p, t), (h, drawn)]))
+    mode = theano.compile.get_mode("FAST_RUN").including("layoutopt").excluding(*without)
+    f = theano.function([z, t], outputs, mode=mode)
+    kinds = [type(node.op).__name__ for node in f.maker.fgraph.toposort()]
+    for name in ("StochasticMaxPool", "ProbMaxPool", "ProbMaxPoolGrad", "MaxPoolGrad"):
+        assert (kinds.count("Gpu" + name), kinds.count(name)) == (1, 0), kinds
+    assert kinds.count("HostFromGpu") == len(outputs)
+
+    images, above = abs(normal(rng, 2, 6, 6, 20)), normal(rng, 2, 2, 2, 20)
+    for call in range(2):
+        values = f(images, above)
+        draw = test_stochastic_pool.expected_draw(StochasticMaxPool(2), images, 5, call)
+        np.testing.assert_array_equal(values[0], draw)
+        p, h = prob_reference.prob_max_pool(draw, above, (2, 2), (0, 0))
+        gz, gt = prob_reference.prob_max_pool_grad(p, h, above, draw, (2, 2), (0, 0))
+        gz = np.where(images == draw.repeat(2, axis=1).repeat(2, axis=2), gz.repeat(2, axis=1).repeat(2, axis=2), 0)
+        for value, right in zip(values[1:], (p, h, gz, gt)):
+            np.testing.assert_allclose(value, right, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The GPU ops: for each, the host op that it is, and the C++ that computes it."""
 from theano.scalar import int64
 
-from .. import avg_pool, conv, cross_map_norm, pool, relayout, reshape
+from .. import avg_pool, conv, cross_map_norm, pool, prob_pool, relayout, reshape, stochastic_pool, weighted_pool
 from .base import GpuC01bOp
 from .reshape import GpuReshapeC01B
 
@@ -79,7 +79,7 @@ class _GpuPool(GpuC01bOp):
     parameters = ("c01b::pool_params(%s)", "%s->context")
 
     def c_arguments(self, node, inputs, outputs, params):
-        return [*inputs, "&" + outputs[0], *(parameter % params for parameter in self.parameters)]
+        return [*inputs, *("&" + output for output in outputs), *(parameter % params for parameter in self.parameters)]
 
 
 class GpuMaxPool(_GpuPool):
@@ -109,6 +109,46 @@ class GpuAvgPoolGrad(_GpuPool):
     host_class = avg_pool.AvgPoolGrad
     entry = "avg_pool_grad"
     parameters = _GpuPool.parameters + ("c01b::averaging(%s)",)
+
+
+class _GpuProbPool(_GpuPool):
+    headers = ("prob_pool_entries.h",)
+    sources = _GpuPool.sources + ("prob_pool.cluda",)
+
+
+class GpuProbMaxPool(_GpuProbPool):
+    host_class = prob_pool.ProbMaxPool
+    entry = "prob_max_pool"
+    arrays = 2
+
+
+class GpuProbMaxPoolGrad(_GpuProbPool):
+    host_class = prob_pool.ProbMaxPoolGrad
+    entry = "prob_max_pool_grad"
+    arrays = 4
+
+
+class GpuStochasticMaxPool(_GpuPool):
+    host_class = stochastic_pool.StochasticMaxPool
+    entry = "stochastic_max_pool"
+    headers = ("stochastic_pool_entries.h",)
+    sources = _GpuPool.sources + ("stochastic_pool.cluda",)
+
+
+class _GpuWeightedPool(_GpuPool):
+    headers = ("weighted_pool_entries.h",)
+    sources = _GpuPool.sources + ("weighted_pool.cluda",)
+
+
+class GpuWeightedMaxPool(_GpuWeightedPool):
+    host_class = weighted_pool.WeightedMaxPool
+    entry = "weighted_max_pool"
+
+
+class GpuWeightedMaxPoolGrad(_GpuWeightedPool):
+    host_class = weighted_pool.WeightedMaxPoolGrad
+    entry = "weighted_max_pool_grad"
+    arrays = 3
 
 
 class _GpuAcrossChannels(GpuC01bOp):
@@ -155,5 +195,6 @@ class GpuToBC01(_GpuRelayout):
 
 GPU_OPS = {op.host_class: op for op in (GpuFilterActs, GpuImageActs, GpuWeightActs, GpuMaxPool, GpuMaxPoolGrad,
                                         GpuMaxPoolGradGrad, GpuAvgPool, GpuAvgPoolGrad, GpuCrossMapSum, GpuCrossMapNorm,
-                                        GpuCrossMapNormUndo, GpuToC01B, GpuToBC01)}
+                                        GpuCrossMapNormUndo, GpuProbMaxPool, GpuProbMaxPoolGrad, GpuStochasticMaxPool,
+                                        GpuWeightedMaxPool, GpuWeightedMaxPoolGrad, GpuToC01B, GpuToBC01)}
 GPU_OPS[reshape.ReshapeC01B] = GpuReshapeC01B

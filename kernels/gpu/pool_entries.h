@@ -19,10 +19,13 @@ inline int check_shape(const char* op, const char* name, PyGpuArrayObject* array
     return -1;
 }
 
-// Queues the kernel `name`, whose text `define` selects, with a thread for each element of an array of these places x batch.
-template <class... Buffers>
-int launch_pool(const Device& device, const char* op, const char* name, const char* define, const PoolShape& s,
-                const Averaging& a, int64_t places, const Buffers&... buffers) {
+// The kernel `name` of pool.cluda, whose text `define` selects.
+inline Program pool_program(const char* name, const char* define) { return Program{{"pool.cluda"}, name, define}; }
+
+// Queues a kernel with a thread for each element of an array of these places x batch. `arguments` come before SIZES.
+template <class... Args>
+int launch_pool(const Device& device, const char* op, const Program& program, const PoolShape& s, const Averaging& a,
+                int64_t places, const Args&... arguments) {
     constexpr int64_t most = (int64_t(1) << 31) - 256;  // the last block passes the end, and counts in 32 bits
     if (std::max(places, s.batch) > most) {
         PyErr_Format(PyExc_ValueError, "%s: %lld positions of %lld images are too many for the GPU kernel", op,
@@ -36,9 +39,9 @@ int launch_pool(const Device& device, const char* op, const char* name, const ch
     const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
     const Grid grid{{(static_cast<size_t>(places) + rows - 1) / rows, (static_cast<size_t>(s.batch) + images - 1) / images, 1},
                     {images, rows, 1}};
-    return launch(device, Program{{"pool.cluda"}, name, define}, grid, buffers..., i32(s.height), i32(s.width), i32(s.out_h),
-                  i32(s.out_w), i32(s.batch), i32(places), s.y.size, s.x.size, s.y.stride, s.x.stride, s.y.start, s.x.start,
-                  i32(a.counts), a.margin_y, a.margin_x);
+    return launch(device, program, grid, arguments..., i32(s.height), i32(s.width), i32(s.out_h), i32(s.out_w), i32(s.batch),
+                  i32(places), s.y.size, s.x.size, s.y.stride, s.x.stride, s.y.start, s.x.start, i32(a.counts), a.margin_y,
+                  a.margin_x);
 }
 
 inline int pool_shape(const char* op, PyGpuArrayObject* x, const PoolParams& p, PoolShape& s) {
@@ -59,7 +62,8 @@ int forward_op(const char* op, const char* name, const char* define, PyGpuArrayO
     if (x.failed() || ensure_output(device, op, out, outputs)) return -1;
     const int done = device.cuda && !is_empty(*out) ? cuda(device, s, x.buffer(), buffer_of(*out)) : DECLINED;
     if (done != DECLINED) return done;
-    return launch_pool(device, op, name, define, s, a, s.channels * s.out_h * s.out_w, x.buffer(), buffer_of(*out));
+    return launch_pool(device, op, pool_program(name, define), s, a, s.channels * s.out_h * s.out_w, x.buffer(),
+                       buffer_of(*out));
 }
 
 inline int max_pool_op(PyGpuArrayObject* x, PyGpuArrayObject** out, const PoolParams& p,
@@ -92,9 +96,9 @@ inline int derivative_op(bool first, PyGpuArrayObject* x_in, PyGpuArrayObject* z
         if (done != DECLINED) return done;
     }
     const int64_t places = s.channels * (first ? s.height * s.width : s.out_h * s.out_w);
-    return launch_pool(device, op, first ? "max_pool_grad" : "max_pool_grad_grad",
-                       first ? "#define MAX_POOL_GRAD\n" : "#define MAX_POOL_GRAD_GRAD\n", s, no_average, places, x.buffer(),
-                       z.buffer(), g.buffer(), buffer_of(*out));
+    const Program program = first ? pool_program("max_pool_grad", "#define MAX_POOL_GRAD\n")
+                                  : pool_program("max_pool_grad_grad", "#define MAX_POOL_GRAD_GRAD\n");
+    return launch_pool(device, op, program, s, no_average, places, x.buffer(), z.buffer(), g.buffer(), buffer_of(*out));
 }
 
 inline int max_pool_grad_op(PyGpuArrayObject* x, PyGpuArrayObject* z, PyGpuArrayObject* gz, PyGpuArrayObject** out,
@@ -119,8 +123,8 @@ inline int avg_pool_grad_op(PyGpuArrayObject* gz_in, PyArrayObject* output_shape
     if (check_shape(op, "gz", gz_in, outputs)) return -1;
     const Contiguous gz(gz_in);
     if (gz.failed() || ensure_output(device, op, out, images)) return -1;
-    return launch_pool(device, op, "avg_pool_grad", "#define AVG_POOL_GRAD\n", s, a, s.channels * s.height * s.width,
-                       gz.buffer(), buffer_of(*out));
+    return launch_pool(device, op, pool_program("avg_pool_grad", "#define AVG_POOL_GRAD\n"), s, a,
+                       s.channels * s.height * s.width, gz.buffer(), buffer_of(*out));
 }
 
 }  // namespace gpu
