@@ -10,6 +10,13 @@ from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import BaseCorrMM
 from theano.tensor.signal.pool import AveragePoolGrad, MaxPoolGrad, Pool
 
+from layoutopt.kernels.activation import Sigmoid, Tanh
+from layoutopt.kernels.base import C01bOp
+from layoutopt.kernels.relayout import StoredToC01B, ToBC01, ToC01B
+from layoutopt.kernels.take import TakeToC01B
+
+PER_TYPE = (Sigmoid, StoredToC01B, TakeToC01B, Tanh, ToBC01, ToC01B)  # layoutopt's ops that take values of any rank
+
 
 @pytest.fixture(autouse=True)
 def few_compilations(monkeypatch):
@@ -42,14 +49,20 @@ def mode(flagged):
 
 @pytest.fixture
 def hardly_any_compilation(few_compilations, monkeypatch):
-    """What Theano has Python for runs in Python, for graphs as small as they are many; its convolutions and poolings, and
-    all of layoutopt's ops, run as C still."""
+    """What Theano has Python for runs in Python, for graphs as small as they are many; its convolutions and poolings run as C
+    still, and layoutopt's ops, but for those that are compiled for each rank and dtype, where it is another than images'."""
 
     def in_python(self, node, storage_map, compute_map, no_recycling, impl=None):
         return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "py")
 
+    def as_c_for_images(self, node, storage_map, compute_map, no_recycling, impl=None):
+        x = node.inputs[0]
+        impl = "py" if isinstance(self, PER_TYPE) and (x.ndim, x.dtype) != (4, "float32") else "c"
+        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, impl)
+
     for op in (Elemwise, ConvOp):  # a ConvOp is compiled for each of its shapes
         monkeypatch.setattr(op, "make_thunk", in_python)
+    monkeypatch.setattr(C01bOp, "make_thunk", as_c_for_images)
     # Where ConvOp looks for these is not where scipy has them today.
     monkeypatch.setattr(conv, "imported_scipy_signal", True)
     for name, module in (("_valfrommode", _signaltools), ("_bvalfromboundary", _signaltools), ("_convolve2d", _sigtools)):

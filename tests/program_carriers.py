@@ -56,7 +56,7 @@ def of_lower_rank(d, x):
 def broadcast_operand(d, x):
     axes = d.axes(x.ndim)
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-    return d.one_of(d.shared, lambda *a, **k: d.given(*a, batch=None if 0 in axes else 0, **k))(shape, broadcast=axes).name
+    return d.one_of(d.shared, lambda *a, **k: d.given(*a, changes=0 not in axes, **k))(shape, broadcast=axes).name
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Ops that move axes, reduce, reshape, cut and join.
@@ -212,7 +212,7 @@ def zeros_around(d):
     top, bottom, left, right = (d.number(0, 2) for _ in range(4))
     more = ("", "", " + %d" % (top + bottom), " + %d" % (left + right))
     sizes = ["%s.shape[%d]%s" % (x.name, axis, added) for axis, added in enumerate(more)]
-    if d.chance(3) and not d.other_batch:
+    if d.chance(3) and not d.others:
         sizes = [str(n) for n in (x.shape[0], x.shape[1], x.shape[2] + top + bottom, x.shape[3] + left + right)]
     zeros = "T.zeros((%s), 'float32')" % ", ".join(sizes)
     inside = "[:, :, %d:%s, %d:%s]" % (top, -bottom or "", left, -right or "")
@@ -280,7 +280,7 @@ def row_wise(d):
         return
     function = d.one_of("T.nnet.softmax(%s)", "T.nnet.logsoftmax(%s)", "T.log(T.nnet.softmax(%s))")
     classes = d.integers([i % x.shape[1] for i in range(x.shape[0])])
-    if d.chance(2) and not d.other_batch:
+    if d.chance(2) and not d.others:
         d.add("T.nnet.categorical_crossentropy(T.nnet.softmax(%s), %s)"
               % (x.name, "T.constant(%s)" % classes if classes[0] == "[" else classes), x.shape[:1])
     else:

@@ -29,7 +29,7 @@ class Draft:
         self.weights = []  # shared variables
         self.inputs = []
         self.fractions = self.chance(4)
-        self.other_batch = None
+        self.others = None  # for the last call: the number of images, and how many rows and columns are more then
 
     # ---- what is drawn
 
@@ -64,9 +64,13 @@ class Draft:
             self.values.append(value)
         return value
 
-    def given(self, shape, batch=None, broadcast=()):
-        """An input of the function; of the size `other_batch` in the last call where axis 0 is `batch`."""
-        more = ["then=%s" % ((self.other_batch,) + shape[1:],)] if batch is not None and self.other_batch else []
+    def given(self, shape, changes=False, broadcast=()):
+        """An input of the function; `changes`: it is of images that are others, and of another size, in the last call."""
+        more = []
+        if changes and self.others:
+            batch, *larger = self.others
+            then = [batch, shape[1]] + [n + d * (n > 1) for n, d in zip(shape[2:], larger)]
+            more = ["then=%s" % (tuple(then[:len(shape)]),)]
         value = self.add("given(%s)" % ", ".join([str(shape)] + self._options(broadcast) + more), shape, prefix="x")
         self.inputs.append(value)
         return value

@@ -86,7 +86,7 @@ def convolution(d):
     rows, columns = geometry.outputs(x.shape[2:])
     if min(rows, columns) < 1:
         return
-    told = [] if d.other_batch else hints(d, "input_shape", x.shape)
+    told = [] if d.others else hints(d, "input_shape", x.shape)
     options = told + hints(d, "filter_shape", shape) + geometry.options()
     d.add("T.nnet.conv2d(%s)" % ", ".join([x.name, filters] + options), (x.shape[0], shape[0], rows, columns))
 
@@ -102,7 +102,7 @@ def convolution_by_hand(d):
         geometry = geometry._replace(subsample=strides)
         told = ["imshp=%s" % (x.shape[1:],), "kshp=%s" % (shape[2:],), "nkern=%d" % shape[0], "bsize=%d" % x.shape[0]]
         parameters = ["output_mode=%r" % geometry.border_mode] + ["dx=%d, dy=%d" % strides]
-        op = "ConvOp(%s)" % ", ".join(parameters + (told if d.chance(2) and not d.other_batch else []))
+        op = "ConvOp(%s)" % ", ".join(parameters + (told if d.chance(2) and not d.others else []))
     else:
         op = "CorrMM(%s)" % ", ".join(geometry.options("border_mode", "subsample", "filter_dilation"))
     rows, columns = geometry.outputs(x.shape[2:])
@@ -122,7 +122,7 @@ def image_gradient(d):
              for n, s, k, p in zip(x.shape[2:], geometry.subsample, shape[2:], pads)]
     if min(image) < 1:
         return
-    batch = "None" if d.other_batch else d.one_of("None", str(x.shape[0]))
+    batch = "None" if d.others else d.one_of("None", str(x.shape[0]))
     size = "(%s, %d, %d, %d)" % (batch, channels, *image)
     arguments = [x.name, filters, size] + hints(d, "filter_shape", shape) + geometry.options()
     d.add("conv2d_grad_wrt_inputs(%s)" % ", ".join(arguments), (x.shape[0], channels, *image))
@@ -141,11 +141,11 @@ def weight_gradient(d):
 
 
 def double_precision(d):
-    x, w = d.pick(4), d.one_of("float64", "float32")
+    x = d.pick(4)
     filters, shape = draw_filters(d, x.shape[1], 1)
     rows, columns = Geometry(shape[2:]).outputs(x.shape[2:])
     if min(rows, columns) >= 1:
-        d.add("T.cast(T.nnet.conv2d(T.cast(%s, 'float64'), T.cast(%s, '%s')), 'float32')" % (x.name, filters, w),
+        d.add("T.cast(T.nnet.conv2d(T.cast(%s, 'float64'), T.cast(%s, 'float64')), 'float32')" % (x.name, filters),
               (x.shape[0], shape[0], rows, columns))
 
 

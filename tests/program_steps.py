@@ -44,9 +44,9 @@ def programs(draw, most_steps=12):
     """Strategy: a `Program`."""
     d = Draft(draw)
     batch = d.one_of(*BATCHES)
-    d.other_batch = d.one_of(*BATCHES) if d.chance(3) else None
+    d.others = (d.one_of(*BATCHES), d.one_of(0, 0, 1), d.one_of(0, 0, 2)) if d.chance(2) else None
     for _ in range(1 + d.chance(5)):
-        d.given((batch, d.one_of(3, 1, 2, 4), d.one_of(6, 5, 7, 8), d.one_of(5, 6, 7, 9)), batch=0)
+        d.given((batch, d.one_of(3, 1, 2, 4), d.one_of(6, 5, 7, 8), d.one_of(5, 6, 7, 9)), changes=True)
     sites.convolution(d)
     for _ in range(d.number(0, most_steps)):
         d.one_of(*STEPS)(d)
