@@ -19,13 +19,14 @@ from theano.gpuarray.type import GpuArrayType
 
 import test_avg_pool
 import test_conv_ops
+import test_cross_map_norm
 import test_groups
 import test_pool
 import test_prob_pool
 import test_stochastic_pool
 import test_weighted_pool
-from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, ProbMaxPool, ProbMaxPoolGrad,
-                               StochasticMaxPool, ToBC01, ToC01B, WeightActs, WeightedMaxPoolGrad)
+from layoutopt.kernels import (AvgPool, AvgPoolGrad, CrossMapNorm, CrossMapNormUndo, CrossMapSum, FilterActs, ImageActs, MaxPool,
+                               MaxPoolGrad, ProbMaxPool, ProbMaxPoolGrad, StochasticMaxPool, ToBC01, ToC01B, WeightActs, WeightedMaxPoolGrad)
 from layoutopt.kernels.gpu.ops import GPU_OPS, GpuConv
 from layoutopt.kernels.reference import conv as reference
 from layoutopt.kernels.reference import prob_pool as prob_reference
@@ -65,7 +66,7 @@ def on_the_gpu():
         patch.setattr(test_conv_ops, "compiled", compiled)
         patch.setattr(test_groups, "run", run_list)
         patch.setattr(test_pool, "compiled", compiled)
-        for module in (test_avg_pool, test_prob_pool, test_stochastic_pool, test_weighted_pool):
+        for module in (test_avg_pool, test_cross_map_norm, test_prob_pool, test_stochastic_pool, test_weighted_pool):
             patch.setattr(module, "compiled", compiled)
         yield
 
@@ -147,7 +148,7 @@ def test_an_infinite_weight_is_invisible_in_the_pad(rng):
     (WeightActs(partial_sum=2), [(3, 5, 5, 2), (4, 3, 3, 2)], [3, 3]),
     (MaxPool(3, outputs=9), [(3, 6, 6, 2)], ()), (MaxPoolGrad(2), [(2, 6, 6, 2), (2, 2, 3, 2), (2, 3, 3, 2)], ()),
     (MaxPoolGrad(2), [(2, 6, 6, 2), (2, 3, 3, 2), (2, 3, 3, 1)], ()), (AvgPoolGrad(2), [(2, 3, 3, 2)], [7, 6]),
-    (AvgPoolGrad(2), [(2, 3, 3, 2)], [6]),
+    (AvgPoolGrad(2), [(2, 3, 3, 2)], [6]), (CrossMapNormUndo(5, 1, 1), [(2, 3, 4, 5), (2, 3, 4, 6)], ()),
     (ProbMaxPool(2), [(2, 6, 6, 2), (2, 3, 2, 2)], ()),
     (ProbMaxPoolGrad(2), [(2, 3, 3, 2), (2, 6, 6, 2), (2, 3, 3, 2), (2, 6, 5, 2)], ()),
     (WeightedMaxPoolGrad(2), [(2, 6, 6, 2), (2, 3, 3, 2), (2, 3, 3, 1)], ()),
@@ -268,6 +269,57 @@ def test_poolings_of_the_program_are_lifted(without, rng):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Normalisation across channels.
+
+
+@quick
+@given(shape=test_cross_map_norm.shapes, size=st.sampled_from([1, 4, 5, 17]), blocked=st.booleans(), axis=st.integers(0, 3),
+       power=st.sampled_from([0.75, 0.3]), scale=test_cross_map_norm.scales, seed=st.integers(0, 99))
+def test_normalisation_across_channels(shape, size, blocked, axis, power, scale, seed):
+    """Windows that fit registers, and larger ones and blocks, whose gradients go by scratch memory."""
+    test_cross_map_norm.test_matches_reference.hypothesis.inner_test(shape, size, blocked, axis, power, scale, 1.5, seed)
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 1])
+def test_normalisation_by_roots(power, rng):
+    op, x, gy = CrossMapNorm(3, 0.3, power), normal(rng, 40, 3, 5, 300), normal(rng, 40, 3, 5, 300)  # several channels a thread
+    test_cross_map_norm.check_norm(op, x)
+    test_cross_map_norm.check_undo(op, x, gy)
+
+
+@quick
+@given(shape=test_cross_map_norm.shapes, size=test_cross_map_norm.sizes, blocked=st.booleans(), axis=st.integers(0, 3),
+       transposed=st.booleans(), seed=st.integers(0, 99))
+def test_sums_over_channels(shape, size, blocked, axis, transposed, seed):
+    test_cross_map_norm.test_sums_are_exact.hypothesis.inner_test(shape, size, blocked, axis, transposed, seed)
+
+
+def test_what_is_not_finite_is_normalised_as_on_a_cpu():
+    test_cross_map_norm.test_what_is_not_finite_stays_where_it_is()
+
+
+@pytest.mark.parametrize("without", [(), ("gpuarray_graph_optimization",)], ids=["GraphToGPU", "local"])
+def test_normalisations_are_lifted(without, rng):
+    """With gradients of both results, by both of Theano's movers."""
+    x = tt.ftensor4()
+    op = CrossMapNorm(3, 0.5, 1, axis=1)
+    acts, denoms = op(x)
+    outputs = [acts, theano.grad(acts.sum(), x), theano.grad((denoms ** 2).sum(), x)]
+    f = theano.function([x], outputs, mode=theano.compile.get_mode("FAST_RUN").including("layoutopt").excluding(*without))
+    kinds = collections.Counter(type(node.op).__name__ for node in f.maker.fgraph.toposort())
+    assert (kinds["GpuCrossMapNorm"], kinds["GpuCrossMapNormUndo"], kinds["GpuCrossMapSum"]) == (1, 1, 2), kinds
+    assert kinds["HostFromGpu"] == len(outputs) and not any(kinds[op.__name__] for op in (CrossMapNorm, CrossMapNormUndo, CrossMapSum))
+    value = normal(rng, 2, 5, 3, 4)
+    y, gx, gd = f(value)
+    np.testing.assert_allclose(y, test_cross_map_norm.expected(op, value), rtol=1e-5)
+    ones = np.ones_like(value)
+    np.testing.assert_allclose(gx, test_cross_map_norm.expected(op.like(CrossMapNormUndo), value, ones), rtol=1e-4, atol=1e-5)
+    d = test_cross_map_norm.denominators(op, value)
+    sums = test_cross_map_norm.reference.window_sum(2 * d, 3, False, 1, transposed=True)
+    np.testing.assert_allclose(gd, 2 * 0.5 * value * sums, rtol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Conversions, and what holds for all.
 
 
@@ -319,7 +371,8 @@ def test_code_depends_on_no_parameter():
     """Stride, pad, flip, precision and sizes are told at run time: one compilation serves them all."""
     sub = dict(params="p", fail="f")
     for kinds in ([FilterActs(), FilterActs(pad=3, stride=2, flip=True, groups=2)],
-                  [MaxPool(2), MaxPool(3, 2, start=-1, ceil_mode=False)]):
+                  [MaxPool(2), MaxPool(3, 2, start=-1, ceil_mode=False)],
+                  [CrossMapNorm(5, 1e-4, 0.75), CrossMapNorm(4, 0.3, 1.7, True, 2.0, 1)]):
         codes = set()
         for i, op in enumerate(kinds):
             gpu_op = GPU_OPS[type(op)]
