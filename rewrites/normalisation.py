@@ -266,17 +266,17 @@ class _Naming:
         where these numbers and powers are not a gradient's."""
         found, times = self.found, ONE.times(self.found.product, -1)
         power = moved.power(self.d) + 1
-        if not a or power >= 0:
+        if not a:
             return None
         predicted = -b * moved.number / (2 * found.scale * a * found.product.number ** 2)
         factors = round(-power / predicted) if predicted > 0 else 0
-        if factors < 1 or not close(-power, factors * predicted):
+        if not factors or not close(-power, factors * predicted):
             return None
         exponent = -power / factors
         gy = Product(a, moved.without(self.d).times(times).powers)
         if not gy.holds(found.product, factors - 1):
             return None
-        if factors > 1:
+        if factors != 1:
             gy = gy.times(found.product, 1 - factors).times(self._factor_of_acts(exponent), factors - 1)
         return self._undone(exponent, gy)
 

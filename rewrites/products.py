@@ -56,8 +56,9 @@ class Product(NamedTuple):
         return not Product(1.0, self.powers).times(Product(1.0, other.powers), -1).powers
 
     def holds(self, other, times):
-        """Whether `other` ** `times` can be divided out without a factor coming to stand below the line."""
-        return all(self.power(factor) >= times * exponent for factor, exponent in other.powers)
+        """Whether `other` ** `times` can be divided out without a factor changing over to the other side of the line."""
+        powers = [(self.power(factor), times * exponent) for factor, exponent in other.powers]
+        return all(mine >= wanted if wanted > 0 else mine <= wanted for mine, wanted in powers if wanted)
 
 
 ONE = Product(1.0, ())
