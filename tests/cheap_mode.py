@@ -1,15 +1,12 @@
 """Theano modes that compile little C, for tests of many different graphs."""
 import pytest
 import theano
-from scipy.signal import _signaltools, _sigtools
 from theano.gof import Op
 from theano.gof.vm import VM_Linker
 from theano.tensor.elemwise import Elemwise
-from theano.tensor.nnet import conv
 from theano.tensor.nnet.conv import ConvOp
-from theano.tensor.nnet.corr import BaseCorrMM
-from theano.tensor.signal.pool import AveragePoolGrad, MaxPoolGrad, Pool
 
+from plain_theano import compile_little, find_scipys_functions
 from layoutopt.kernels.activation import Sigmoid, Tanh
 from layoutopt.kernels.base import C01bOp
 from layoutopt.kernels.relayout import StoredToC01B, ToBC01, ToC01B
@@ -20,25 +17,8 @@ PER_TYPE = (Sigmoid, StoredToC01B, TakeToC01B, Tanh, ToBC01, ToC01B)  # layoutop
 
 @pytest.fixture(autouse=True)
 def few_compilations(monkeypatch):
+    """See `plain_theano`."""
     compile_little(monkeypatch.setattr)
-
-
-def compile_little(setattr):
-    """What numpy can do runs in numpy: Theano would compile a module, a second or two, for each kind of each op.
-
-    Theano's convolutions and poolings run as C, as layoutopt's always do.
-    """
-
-    def as_c(self, node, storage_map, compute_map, no_recycling, impl=None):
-        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "c")
-
-    def as_c_unless_numpy_has_it(self, node, storage_map, compute_map, no_recycling, impl=None):
-        in_numpy = self.nfunc_spec is not None and self.nfunc_spec[1] == len(node.inputs)
-        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "py" if in_numpy else "c")
-
-    for op in (BaseCorrMM, ConvOp, Pool, AveragePoolGrad, MaxPoolGrad):
-        setattr(op, "make_thunk", as_c)
-    setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
 
 
 def mode(flagged):
@@ -63,7 +43,4 @@ def hardly_any_compilation(few_compilations, monkeypatch):
     for op in (Elemwise, ConvOp):  # a ConvOp is compiled for each of its shapes
         monkeypatch.setattr(op, "make_thunk", in_python)
     monkeypatch.setattr(C01bOp, "make_thunk", as_c_for_images)
-    # Where ConvOp looks for these is not where scipy has them today.
-    monkeypatch.setattr(conv, "imported_scipy_signal", True)
-    for name, module in (("_valfrommode", _signaltools), ("_bvalfromboundary", _signaltools), ("_convolve2d", _sigtools)):
-        monkeypatch.setattr(conv, name, getattr(module, name), raising=False)
+    find_scipys_functions(monkeypatch.setattr)
