@@ -75,9 +75,9 @@ def _convolution(node, shapes, sums):
 def _with_pads(node, roles, pads, shapes):
     """A convolution's op with these pads besides its own; None if there are none, or its own are not known."""
     op = node.op
-    filters = node.outputs[0] if roles.filters == "out" else node.inputs[roles.filters]
     facts, told_images, told_filters = told(op)
-    sides = [told_size or proven for told_size, proven in zip(told_filters, shapes.sizes(filters, PROVEN))][2:]
+    # ConvOp alone checks what it was told when it runs; the others pad for the filters at hand, whatever they were told.
+    sides = told_filters[2:] if type(op) is ConvOp else _sides_of_filters(node, roles, shapes)
     own = pads_of(facts["border_mode"], None if None in sides else sides)
     if own is None or facts["spread"] or not any(map(any, pads)):
         return None
@@ -89,6 +89,17 @@ def _with_pads(node, roles, pads, shapes):
     if hasattr(op, "imshp"):
         parameters["imshp"] = told_images[:2] + smaller
     return type(op)(border_mode=border_mode, **parameters)
+
+
+def _sides_of_filters(node, roles, shapes):
+    """Rows and columns of a convolution's filters, None where they are not proven."""
+    if roles.filters != "out":
+        return shapes.sizes(node.inputs[roles.filters], PROVEN)[2:]
+    sizes = node.inputs[2:]  # that a gradient of filters is asked for
+    if len(sizes) == 1:
+        sizes = sizes[0].owner.inputs if is_made(sizes[0]) else [sizes[0][axis] for axis in range(2)]
+    sides = [shapes.origin(size) for size in sizes] or [None, None]
+    return tuple(side if isinstance(side, int) else None for side in sides)
 
 
 def _smaller(shape, margins):

@@ -120,11 +120,11 @@ WAYS = [set_between, set_from_the_end, set_in_zeros_like, set_known_sizes, set_i
 PADS = [(1, 1, 1, 1), (2, 1, 0, 3)]
 
 
-def parts(way, pads, **kwargs):
-    """A convolution of padded images and both its gradients."""
+def parts(way, pads, specified=False, **kwargs):
+    """A convolution of padded images and both its gradients; its filters' shape may be specified, which Theano checks."""
     x = T.TensorType("float32", (False,) * 4)("x")
     w = weights(5, 4)
-    out = conv2d(way(x, *pads), w, **kwargs)
+    out = conv2d(way(x, *pads), T.specify_shape(w, (5, 4, 3, 3)) if specified else w, **kwargs)
     return x, [out] + T.grad((out * out).sum(), [x, w])
 
 
@@ -139,24 +139,25 @@ def test_every_way_folds_forward_and_backward(way, pads):
     assert not any(isinstance(node.op, Subtensor) and node.outputs[0].ndim == 4 for node in fgraph.apply_nodes)
 
 
-@pytest.mark.parametrize("border_mode, told, own", [
+@pytest.mark.parametrize("border_mode, specified, own", [
     ((1, 2), False, (1, 1, 2, 2)),
     (((0, 1), (2, 0)), False, (0, 1, 2, 0)),
     ("half", True, (1, 1, 1, 1)),
     ("full", True, (2, 2, 2, 2)),
 ], ids=str)
 @pytest.mark.parametrize("subsample", [(1, 1), (2, 3)], ids=str)
-def test_pads_add_to_the_convolutions_own(border_mode, told, own, subsample):
-    filter_shape = (5, 4, 3, 3) if told else None
-    _, outputs = parts(set_between, (2, 1, 0, 3), border_mode=border_mode, subsample=subsample, filter_shape=filter_shape)
+def test_pads_add_to_the_convolutions_own(border_mode, specified, own, subsample):
+    _, outputs = parts(set_between, (2, 1, 0, 3), specified, border_mode=border_mode, subsample=subsample)
     fgraph, _ = folded(*outputs)
     assert padding_ops(fgraph) == []
     assert pads_in(fgraph) == {tuple(map(sum, zip(own, (2, 1, 0, 3))))}
 
 
-def test_a_named_pad_waits_for_the_filter():
-    """The filter's size is not told, and that of a shared variable may change."""
-    _, outputs = parts(set_between, (1, 1, 1, 1), border_mode="half")
+@pytest.mark.parametrize("told", [None, (5, 4, 3, 3)], ids=str)
+@pytest.mark.parametrize("border_mode", ["half", "full"])
+def test_a_named_pad_waits_for_the_filter(border_mode, told):
+    """The filter's size is not known, or told and not checked: that of a shared variable may change."""
+    _, outputs = parts(set_between, (1, 1, 1, 1), border_mode=border_mode, filter_shape=told)
     assert folded(*outputs)[1].notes == {}
 
 
@@ -325,8 +326,8 @@ def all_ways():
     w = weights(5, 4)
     for way, kwargs in zip(WAYS, (dict(), dict(border_mode=(0, 1)), dict(subsample=(2, 3)), dict(border_mode=((1, 0), (0, 2))),
                                   dict(filter_flip=False, subsample=(2, 2)),
-                                  dict(border_mode="half", filter_shape=(5, 4, 3, 3)))):
-        out = conv2d(way(x, 2, 1, 0, 3), w, **kwargs)
+                                  dict(border_mode="half"))):
+        out = conv2d(way(x, 2, 1, 0, 3), T.specify_shape(w, (5, 4, 3, 3)) if "half" in kwargs.values() else w, **kwargs)
         outputs += [out] + T.grad((out * out).sum(), [x, w])
     for kind in ("sum", "average_inc_pad", "average_exc_pad"):
         out = pool_2d(set_between(x, 1, 1, 3, 3), (2, 4), stride=(1, 3), ignore_border=True, mode=kind)
