@@ -28,12 +28,12 @@ from . import flags  # noqa: E402
 
 flags.register()
 
-from . import device, optimizer  # noqa: E402  (read the flags)
+from . import device, optimizer, plain_values, turns  # noqa: E402  (read the flags)
 from .explain import Report, explain  # noqa: E402
 from .verify import LayoutMismatch, verify  # noqa: E402
 
-optimizer.register()
-device.register()
+for _part in (optimizer, device, plain_values, turns):
+    _part.register()
 
 __version__ = "0.1.0"
 __all__ = ["LayoutMismatch", "Report", "explain", "verify"]

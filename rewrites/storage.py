@@ -15,6 +15,7 @@ free in c01b, and costs that copy in bc01, to each function that is compiled lat
 from typing import NamedTuple, Optional
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from theano.compile import SharedVariable
 from theano.gof import Variable
 
@@ -68,6 +69,12 @@ def remember(storages, bc01_nodes):
         _layouts[storage.variable.container] = C01B
     for variable in (v for node in bc01_nodes for v in node.inputs if isinstance(v, SharedVariable)):
         _layouts.setdefault(variable.container, BC01)
+
+
+def is_stored_in_c01b(variable):
+    """Whether what a shared variable holds now lies in c01b because a function has stored it so."""
+    value = variable.container.storage[0]
+    return _layouts.get(variable.container) == C01B and isinstance(value, np.ndarray) and not value.flags.c_contiguous
 
 
 def stored(c01b):

@@ -79,6 +79,44 @@ print(sum(right[f]), sum(right[g]))
     assert printed.split() == ["50", "50"]
 
 
+def test_one_function_on_two_threads():
+    """Its storage is for one call: another one waits, as for Theano's own C code, which keeps the interpreter's lock."""
+    printed = run("""
+import threading
+mine = {i: (images + i, f(images + i, filters)) for i in range(2)}
+right = []
+def work(i):
+    for _ in range(50):
+        right.append(np.array_equal(f(mine[i][0], filters), mine[i][1]))
+threads = [threading.Thread(target=work, args=(i,)) for i in mine]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+child = os.fork()  # which must not wait for a turn that a thread of its parent had
+if child == 0:
+    os._exit(0 if np.array_equal(f(images, filters), expected) else 1)
+print(sum(right), os.waitpid(child, 0)[1])
+""")
+    assert printed.split() == ["100", "0"]
+
+
+def test_a_pool_of_forked_workers():
+    """Workers that load data, compile and compute while their parent does, whose OpenMP threads they do not have."""
+    printed = run("""
+import multiprocessing
+g = []
+def load(i):
+    return np.dot(images[0, 0] + i, images[0, 0].T).astype("float32")
+def compute(i):
+    g[:] = g or [theano.function([x, w], FilterActs(pad=1)(x, w))]
+    return np.array_equal(g[0](images + i, filters), f(images + i, filters)), np.array_equal(f(images, filters), expected)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    loaded, computed = pool.map_async(load, range(20)), pool.map_async(compute, range(6))
+    mine = [np.array_equal(f(images, filters), expected) for _ in range(20)]
+    print(all(mine), np.array_equal(loaded.get(200), [load(i) for i in range(20)]), computed.get(200) == [(True, True)] * 6)
+""")
+    assert printed.split() == ["True"] * 3
+
+
 @pytest.mark.parametrize("mine", [None, "77"])
 def test_threads_sleep_soon_unless_the_user_said_otherwise(mine, monkeypatch):
     from layoutopt.runtime import share_cores
