@@ -26,7 +26,8 @@ def test_flags_bring_no_complaint():
 @pytest.mark.parametrize("name, value, can_be", [
     ("winograd", "f8", "f2, f4, off"), ("batch", "0", "at least 1"), ("batch", "many", "at least 1"),
     ("batch", "1e3", "whole number"), ("workspace", "-1", "at least 0"), ("partial_sum", "0", "auto, None"),
-    ("cost", "", "model, measure"), ("simd", "AVX", "avx2"), ("verify", "always", "no, first_call"), ("memory", "kept", "keep, system")])
+    ("cost", "", "model, measure"), ("simd", "AVX", "avx2"), ("verify", "always", "no, first_call"),
+    ("memory", "kept", "keep, system")])
 def test_what_a_flag_cannot_be_is_said_with_what_it_can(name, value, can_be, monkeypatch):
     parameter = next(parameter for known, _, parameter in flags._FLAGS if known == name)
     monkeypatch.setitem(theano.configparser.THEANO_FLAGS_DICT, "layoutopt." + name, value)
