@@ -33,6 +33,8 @@ FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_la
 # least flag, by the sizes of tile and filter, as told there; and the products of a tile.
 WINOGRAD_PRICES = {(2, 3): (260.0, 110.0, 40.0, 2), (4, 3): (900.0, 420.0, 80.0, 4), (2, 5): (1200.0, 380.0, 250.0, 2),
                    (4, 5): (3000.0, 1600.0, 650.0, 2), (2, 7): (2500.0, 1000.0, 500.0, 2)}
+WINOGRAD_WEIGHTS = ((2, 3), (4, 3), (4, 5))  # of them for weight gradients, kernels/cpu/weight_winograd.h
+WINOGRAD_LINE, WINOGRAD_CACHE = 17.0, 2.2e6  # what a line of transformed gradients takes, and the bytes beyond which more
 WINOGRAD_PRODUCTS = {(2, 3): 4 ** 2, (4, 3): 6 ** 2, (2, 5): 7 ** 2, (4, 5): 11 ** 2, (2, 7): 10 ** 2}
 WINOGRAD_MARGIN = 0.9  # it has to take less than this share of the direct kernel's time
 WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
@@ -207,11 +209,12 @@ class Machine(NamedTuple):
             time = work.flops * (1 + WEIGHTS_SUMS / products + WEIGHTS_FEW_FILTERS * few) / WEIGHTS_SHARE
             moving = filters / (bandwidth * WEIGHTS_FILTERS) + pixels / (bandwidth * IMAGE_LANES_TRAFFIC)
             moving += WEIGHTS_GROUP * (work.groups - 1) / self.threads
+            winograd = min((self._winograd_weights(work, *tiles) for tiles in work.tiles), default=time)
         else:
             time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
             winograd = min((self._winograd(work, *tiles) for tiles in work.tiles), default=time)
-            if winograd < WINOGRAD_MARGIN * time:
-                time, moving = winograd, 0.0
+        if winograd < WINOGRAD_MARGIN * time:
+            time, moving = winograd, 0.0
         threads = min(self.threads, max(1.0, time / WORTH_A_THREAD))
         seconds = time / (threads * self.kernel_flops) + moving
         return self.call + self.caution * seconds / getattr(self.speeds, SPEED_OF[work.kind])
@@ -239,6 +242,26 @@ class Machine(NamedTuple):
         vectors = -(-work.batch * tiles // self.lanes)
         of_group = vectors * (WINOGRAD_PRODUCTS[algorithm] * channels * filters + images * channels + outputs * filters)
         return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
+
+    def _winograd_weights(self, work, algorithm, tiles):
+        """The same for a weight gradient, whose channels and filters are cut as kernels/cpu/weight_winograd.h does."""
+        images, _, taps, allowed = WINOGRAD_PRICES[algorithm]
+        if allowed > self.winograd:
+            return float("inf")
+        products, width = WINOGRAD_PRODUCTS[algorithm], 4 * self.lanes
+        vectors = -(-work.batch * tiles // self.lanes)
+
+        def busiest(channel_parts, filter_parts):
+            channels = work.channels / work.groups / channel_parts
+            filters = -(-work.filters // (work.groups * self.lanes)) * self.lanes / filter_parts
+            misses = max(1.0, 4.0 * products * (channels * filters + width * (channels + filters)) / WINOGRAD_CACHE)
+            vector = products * channels * filters + images * channels + WINOGRAD_LINE * products * misses * filters
+            items = -(-work.groups * channel_parts * filter_parts // self.threads)
+            return items * (vectors * vector + taps * channels * filters / self.lanes)
+
+        cuts = [1, 2, 4, 8, 16]
+        return 2.0 * self.lanes * self.threads * min(busiest(i, j) for i in cuts for j in cuts
+                                                     if 6 * i <= work.channels and 4 * self.lanes * j <= work.filters or i == j == 1)
 
     def padding(self, count):
         """Lanes computed for each lane wanted."""
@@ -371,11 +394,11 @@ def winograd_tiles(kind, taps, stride, image, output):
     taps, stride, image, output : (rows, columns)
         Of the filters, of the convolution, of its images and of its outputs.
     """
-    if kind == WEIGHT_GRADIENT or taps[0] != taps[1] or tuple(stride) != (1, 1):
+    if taps[0] != taps[1] or tuple(stride) != (1, 1):
         return ()
     rows, columns = image if kind == IMAGE_GRADIENT else output
-    return tuple((algorithm, -(-rows // algorithm[0]) * -(-columns // algorithm[0])) for algorithm in WINOGRAD_PRICES
-                 if algorithm[1] == taps[0])
+    algorithms = WINOGRAD_WEIGHTS if kind == WEIGHT_GRADIENT else WINOGRAD_PRICES
+    return tuple(((tile, size), -(-rows // tile) * -(-columns // tile)) for tile, size in algorithms if size == taps[0])
 
 
 class PoolWork(NamedTuple):

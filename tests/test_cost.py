@@ -107,7 +107,8 @@ def test_the_model_agrees_with_measurements(kind, batch, channels, side, filters
 @pytest.mark.parametrize("kind, batch, channels, side, filters, winner", [
     (FORWARD, 128, 256, 13, 256, "winograd"), (IMAGE_GRADIENT, 128, 192, 13, 384, "winograd"),
     (FORWARD, 8, 64, 56, 64, "winograd"), (FORWARD, 1, 256, 28, 512, "winograd"),
-    (FORWARD, 128, 1, 28, 32, "direct"), (FORWARD, 1, 512, 7, 512, "direct"), (WEIGHT_GRADIENT, 128, 256, 13, 256, "direct")])
+    (FORWARD, 128, 1, 28, 32, "direct"), (FORWARD, 1, 512, 7, 512, "direct"), (WEIGHT_GRADIENT, 128, 256, 13, 256, "winograd"),
+    (WEIGHT_GRADIENT, 8, 256, 13, 256, "winograd"), (WEIGHT_GRADIENT, 128, 1, 28, 32, "direct")])
 def test_winograd_where_measurements_show_its_gain(kind, batch, channels, side, filters, winner):
     """As measured: see docs/performance.md."""
     work = conv_work(kind, batch, channels, side, filters, 3, pad=1)
@@ -118,6 +119,7 @@ def test_winograd_where_measurements_show_its_gain(kind, batch, channels, side, 
 
 @pytest.mark.parametrize("kind, batch, channels, side, filters, size, pad, gains", [
     (FORWARD, 500, 32, 12, 64, 5, 0, True), (IMAGE_GRADIENT, 500, 32, 12, 64, 5, 0, False),
+    (WEIGHT_GRADIENT, 500, 32, 12, 64, 5, 0, True), (WEIGHT_GRADIENT, 64, 128, 16, 128, 7, 0, False),
     (FORWARD, 128, 64, 27, 192, 5, 2, True), (FORWARD, 64, 128, 16, 128, 7, 0, True), (FORWARD, 1, 128, 16, 128, 7, 0, False)])
 def test_winograd_for_larger_filters(kind, batch, channels, side, filters, size, pad, gains):
     """As measured: see docs/performance.md."""

@@ -1,4 +1,4 @@
-"""Winograd's algorithm in FilterActs and ImageActs: exact on whole numbers, within a derived bound, NaN as in a direct kernel.
+"""Winograd's algorithm in FilterActs, ImageActs and WeightActs: exact on whole numbers, within a derived bound, NaN as in a direct kernel.
 
 Kernels choose by price; most tests here ask for tiles of 2 x 2 or 4 x 4 whatever they cost. All but F(4x4, 3x3) compute with
 halves and quarters of whole numbers, which is exact.
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import layoutopt
 from layoutopt.kernels import base
-from layoutopt.kernels.conv import FilterActs, ImageActs
+from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.reference import conv as reference
 from layoutopt.rewrites.cost import WINOGRAD_PRICES, WINOGRAD_PRODUCTS
 from layoutopt.runtime import prepare
@@ -63,6 +63,17 @@ def run(op, winograd, *values):
 
 def both(c, winograd, images, filters, hid):
     return [run(forward(c), winograd, images, filters), run(gradient(c), winograd, hid, filters)]
+
+
+def weights(c, winograd, images, hid):
+    """The weight gradient by the kernel."""
+    op = WeightActs(c.pad, flip=c.flip, groups=c.groups)
+    return run(lambda x, y: op(x, y, (c.size, c.size))[0], winograd, images, hid)
+
+
+def weights_definition(c, images, hid):
+    (top, _), (left, _) = forward(c).pads((c.size, c.size))
+    return reference.weight_acts(images, hid, (c.size, c.size), (top, left), (1, 1), c.flip, c.groups)
 
 
 def definitions(c, images, filters, hid):
@@ -112,6 +123,21 @@ def test_exact_on_whole_numbers(c, rng):
         np.testing.assert_array_equal(result, right)
 
 
+WEIGHT_SHAPES = {name: c for name, c in SHAPES.items() if c.size == 3} | {
+    "5 x 5": case(size=5, tile=4, image=(11, 13), pad=2),
+    "5 x 5, full vectors": case(size=5, tile=4, image=(12, 12), pad=0, batch=64, channels=7, filters=70),
+    "5 x 5, batch 1": case(size=5, tile=4, image=(9, 30), pad="full", batch=1, flip=True),
+    "5 x 5, batch 3, groups": case(size=5, tile=4, image=(8, 21), pad=((0, 3), (4, 1)), batch=3, groups=2),
+    "filters in blocks": case(channels=20, filters=150, batch=20, image=(6, 6)),
+}
+
+
+@pytest.mark.parametrize("c", [pytest.param(c, id=name) for name, c in WEIGHT_SHAPES.items()])
+def test_weight_gradients_are_exact_on_whole_numbers(c, rng):
+    images, _, hid = operands(c, lambda *shape: whole_numbers(rng, shape))
+    np.testing.assert_array_equal(weights(c, ALWAYS[c.tile], images, hid), weights_definition(c, images, hid))
+
+
 @st.composite
 def cases(draw):
     pads = st.tuples(st.integers(0, 5), st.integers(0, 5))
@@ -126,9 +152,10 @@ def cases(draw):
 @given(cases(), st.integers(0, 2 ** 31 - 1))
 def test_any_shape_exactly(c, seed):
     random = np.random.RandomState(seed)
-    values = operands(c, lambda *shape: whole_numbers(random, shape))
+    images, _, hid = values = operands(c, lambda *shape: whole_numbers(random, shape))
     for result, right in zip(both(c, ALWAYS[c.tile], *values), definitions(c, *values)):
         np.testing.assert_array_equal(result, right)
+    np.testing.assert_array_equal(weights(c, ALWAYS[c.tile], images, hid), weights_definition(c, images, hid))
 
 
 @pytest.mark.parametrize("simd", ["plain", "avx2"])
@@ -239,6 +266,49 @@ def test_rounding_within_its_bound(name, c, rng):
     for result, direct, right, bound in zip(both(c, ALWAYS[tile], *values), both(c, 0, *values), exact, bounds):
         assert (abs(result - right) <= bound).all()
         assert not np.array_equal(result, direct)  # this was Winograd's algorithm
+
+
+def weights_bound(name, images, hid, pad):
+    """The same for dg = G^T [sum over tiles and images of (A dy A^T) * (B^T d B)] G."""
+    image, taps, output = (abs(matrix) for matrix in MATRICES[name])
+    (m, _), n = output.shape, image.shape[1]
+    rows, columns = hid.shape[1:3]
+    tiles = -(-rows // m), -(-columns // m)
+    wide = np.zeros((images.shape[0], tiles[0] * m + n - m, tiles[1] * m + n - m, images.shape[3]))
+    wide[:, pad:pad + images.shape[1], pad:pad + images.shape[2]] = abs(images)
+    deep = np.zeros((hid.shape[0], tiles[0] * m, tiles[1] * m, hid.shape[3]))
+    deep[:, :rows, :columns] = abs(hid)
+    sums = 0
+    for i, j in np.ndindex(*tiles):
+        d = np.einsum("iu,cuvb,jv->cijb", image, wide[:, i * m:i * m + n, j * m:j * m + n], image)
+        y = np.einsum("pi,fpqb,qj->fijb", output, deep[:, i * m:i * m + m, j * m:j * m + m], output)
+        sums = sums + np.einsum("cijb,fijb->cijf", d, y)
+    terms = sum(max(np.count_nonzero(matrix, axis=axis).max() for axis in (0, 1)) for matrix in (image, taps, output)) + 1
+    return gamma(2 * terms + images.shape[3] * tiles[0] * tiles[1]) * np.einsum("iu,cijf,jv->cuvf", taps, sums, taps)
+
+
+@pytest.mark.parametrize("c", [case(64, (13, 13), 20, 32), case(5, (6, 9), 130, 12), case(33, (11, 20), 1, 18)])
+@pytest.mark.parametrize("name", [(2, 3), (4, 3), (4, 5)])
+def test_weight_gradients_round_within_their_bound(name, c, rng):
+    tile, size = name
+    c = c._replace(size=size, pad=size // 2)
+    images, _, hid = operands(c, lambda *shape: normal(rng, *shape))
+    exact = weights_definition(c, images.astype("float64"), hid.astype("float64"))
+    result = weights(c, ALWAYS[tile], images, hid)
+    assert (abs(result - exact) <= weights_bound(name, images, hid, size // 2)).all()
+    assert not np.array_equal(result, weights(c, 0, images, hid))  # this was Winograd's algorithm
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("tile, size", [(2, 3), (4, 3), (4, 5)])
+def test_weight_gradients_that_are_not_finite_are_those_of_a_direct_kernel(tile, size, special, rng):
+    c = case(4, (9, 8), 19, 7, size=size, pad=size // 2)
+    for position in (0, 2):
+        values = list(operands(c, lambda *shape: normal(rng, *shape)))
+        values[position][1, 1:3, 1:3] = special
+        direct = weights(c, 0, values[0], values[2])
+        np.testing.assert_array_equal(weights(c, ALWAYS[tile], values[0], values[2]), direct)
+        assert not np.isfinite(direct).all()
 
 
 @pytest.mark.parametrize("size, tile", [(3, 2), (5, 2), (5, 4), (7, 2)])

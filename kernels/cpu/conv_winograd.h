@@ -125,7 +125,7 @@ private:
 
     bool run_item(const Item& item, const float* filters) const {
         const ColumnBlock block = columns.block(item.column_block);
-        columns.transform_images(block, item.group, item.work, item.panel, panel_point);
+        columns.transform_images(block, item.group, 0, c.depth, item.work, item.panel, panel_point);
         multiply(item, block.vectors, filters);
         vec zeros = zero();  // as long as everything is finite
         for (int64_t f = filter_at(item.filter_block), first = f; f < filter_at(item.filter_block_end); ++f)

@@ -27,6 +27,8 @@
 // memory is the bound: hence the prefetches.
 //
 // A partial sum is at most 768 products long, or 384 in each lane of a dot tile, before it is added to the result.
+//
+// Where that is faster, all of this is left to Winograd's algorithm (weight_winograd.h).
 #pragma once
 #include <algorithm>
 #include <utility>
@@ -35,6 +37,7 @@
 #include "conv_shape.h"
 #include "parallel.h"
 #include "simd.h"
+#include "weight_winograd.h"
 
 namespace c01b {
 namespace weight_grad {
@@ -389,6 +392,7 @@ struct Plan {
     int threads;
     int64_t filters_a_block, channels_a_part, products_a_slice;
     int64_t blocks, parts, slices;  // so many each, of a group: a unit of work is one of each
+    double cost;                    // of the busiest thread, in multiply-adds of a vector
 };
 
 // What a unit costs, in FMAs of vectors. The constants are measured: what a run, a chunk and a panel cost besides, and
@@ -416,7 +420,7 @@ inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads)
     Plan best = {};
     double least = -1;
     const auto consider = [&](bool dot, int64_t parts, int64_t slices) {
-        Plan plan = {dot, threads, block, ceil_div(channels, parts), products_a_slice, blocks, parts, slices};
+        Plan plan = {dot, threads, block, ceil_div(channels, parts), products_a_slice, blocks, parts, slices, 0};
         plan.parts = ceil_div(channels, plan.channels_a_part);
         if (products_a_slice) {
             plan.slices = ceil_div(products, products_a_slice);
@@ -425,7 +429,7 @@ inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads)
         }
         const int64_t units = ceil_div(s.groups * blocks * plan.parts * plan.slices, threads);
         const double cost = units * unit_cost(s, plan) + (slices > 1 ? 8 * results * slices / threads : 0);
-        if (least < 0 || cost < least) least = cost, best = plan;
+        if (least < 0 || cost < least) least = plan.cost = cost, best = plan;
     };
     const int64_t most_units = ceil_div(4 * static_cast<int64_t>(threads), s.groups);  // of a group
     for (int64_t parts = 1; parts == 1 || (parts <= channels && parts * blocks <= most_units); ++parts) {
@@ -479,6 +483,7 @@ inline void weight_acts(const ConvShape& s, const float* images, const float* ou
     const int64_t size = result_floats(s);
     if (size == 0) return;
     const Plan plan = make_plan(s, 0, threads);
+    if (weights_by_winograd(s, images, outputs_grad, filters_grad, plan.cost, threads)) return;
     if (plan.slices == 1) return run_plan(s, plan, images, outputs_grad, filters_grad);
     float* results = scratch<Plan>(plan.slices * size);
     run_plan(s, plan, images, outputs_grad, results);

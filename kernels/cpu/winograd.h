@@ -110,11 +110,21 @@ inline constexpr auto f25 = tap_after_tap(f23, f22);
 inline constexpr auto f27 = tap_after_tap(f25, f22);
 inline constexpr auto f45 = without_last_tap(in_pairs(f23));
 
+template <int Rows, int Columns>
+constexpr Matrix<Columns, Rows> transposed(const Matrix<Rows, Columns>& a) {
+    Matrix<Columns, Rows> b = {};
+    for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Columns; ++j) b[j][i] = a[i][j];
+    return b;
+}
+
 template <const auto& algorithm>
 struct Algorithm {
     static constexpr auto image = algorithm.image;
     static constexpr auto filter = algorithm.filter;
+    static constexpr auto filter_transposed = transposed(filter);
     static constexpr auto output = algorithm.output;
+    static constexpr auto output_transposed = transposed(output);
     static constexpr int N = image.columns, P = image.rows;
 };
 

@@ -125,18 +125,19 @@ struct WinogradColumns {
         return b;
     }
 
-    // The transforms of all of a group's channels, [point][channel][column], `point` floats from one point to the next.
-    void transform_images(const ColumnBlock& b, int64_t group, float* work, float* panel, int64_t point) const {
+    // The transforms of channels [first, end) of a group, [point][channel][column], `point` floats from one point to the next.
+    void transform_images(const ColumnBlock& b, int64_t group, int64_t first, int64_t end, float* work, float* panel,
+                          int64_t point) const {
         float *square = work, *phases = work + N * N * square_pitch;
         int64_t step[N];
         for (int j = 0; j < N; ++j) step[j] = j * square_pitch;
-        for (int64_t d = 0; d < c.depth; ++d, panel += b.vectors * lanes) {
+        for (int64_t d = first; d < end; ++d, panel += b.vectors * lanes) {
             const float* source = c.source_of(group) + d * c.source_h * c.source_w * c.batch;
             if (phased) sort_by_phase(b, source, phases), source = phases;
             for (int64_t v = 0; v < b.vectors; ++v) {
                 const TileRun& run = b.run[b.begin[v]];
                 if (run.in_place) {
-                    if (!phased && d + 1 < c.depth) fetch_tile(source + c.source_h * c.source_w * c.batch + run.source);
+                    if (!phased && d + 1 < end) fetch_tile(source + c.source_h * c.source_w * c.batch + run.source);
                     evaluate_square<Winograd<M, R>::image, P>(source + run.source, row_step, column_step, panel + v * lanes,
                                                              point);
                     continue;
