@@ -11,8 +11,8 @@ import theano.tensor as T
 import layoutopt.kernels
 from layoutopt import cuda_convnet
 from layoutopt.cuda_convnet import (CrossMapNorm, CrossMapNormUndo, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop,
-                                    ProbMaxPool, ProbMaxPoolGrad, StochasticMaxPool, WeightActs, WeightedMaxPool, max_pool_c01b,
-                                    prob_max_pool_c01b, stochastic_max_pool_c01b, weighted_max_pool_c01b)
+                                    ProbMaxPool, ProbMaxPoolGrad, StochasticMaxPool, WeightActs, WeightedMaxPool, gpu_contiguous,
+                                    max_pool_c01b, prob_max_pool_c01b, stochastic_max_pool_c01b, weighted_max_pool_c01b)
 from layoutopt.kernels.reference import pool as reference
 
 from pooling import LITTLE_C, LITTLE_C_OPTIMIZED, reals
@@ -82,6 +82,42 @@ def test_other_orders():
 
 def test_nothing_is_checked_that_always_holds():
     assert cuda_convnet.check_cuda("maxout") is None and cuda_convnet.convnet_available() is True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A model as they were written for the originals: c01b between two dimshuffles.
+
+
+def trained(mode):
+    """(losses of 4 steps, the step) of a network with each kind of pooling, from equal weights and seeds."""
+    rng = np.random.RandomState(0)
+    images, labels = T.ftensor4(), T.lvector()
+    filters, dense = (theano.shared((0.1 * rng.standard_normal(shape)).astype("float32")) for shape in ((3, 3, 3, 16), (16, 10)))
+    h = FilterActs(0, 4, 1)(gpu_contiguous(images.dimshuffle(1, 2, 3, 0)), gpu_contiguous(filters))
+    h = max_pool_c01b(T.nnet.relu(h), (3, 3), (1, 1))
+    h = stochastic_max_pool_c01b(h, (2, 2), (2, 2), seed=3)
+    p, _ = prob_max_pool_c01b(weighted_max_pool_c01b(h, (2, 2), (1, 1)), (2, 2))
+    scores = T.nnet.softmax(T.dot(p.dimshuffle(3, 0, 1, 2).flatten(2), dense))
+    loss = T.nnet.categorical_crossentropy(scores, labels).mean()
+    updates = [(w, w - np.float32(0.5) * g) for w, g in zip((filters, dense), T.grad(loss, [filters, dense]))]
+    step = theano.function([images, labels], loss, updates=updates, mode=mode)
+    x, y = reals(rng, (16, 3, 10, 10)), rng.randint(0, 10, 16)
+    return [float(step(x, y)) for _ in range(4)], step
+
+
+def test_a_model_trains_with_the_flag_as_without():
+    """The same draws and losses, and of the dimshuffles that of the images is left, as a conversion."""
+    losses, _ = trained(LITTLE_C_OPTIMIZED)
+    flagged, step = trained(LITTLE_C_OPTIMIZED.including("layoutopt"))
+    np.testing.assert_allclose(flagged, losses, rtol=1e-5)
+    assert losses[-1] < losses[0]
+    kinds = [type(node.op) for node in step.maker.fgraph.toposort()]
+    for op_class in (FilterActs, MaxPool, StochasticMaxPool, WeightedMaxPool, ProbMaxPool, ProbMaxPoolGrad, WeightActs):
+        assert kinds.count(op_class) == 1
+    assert kinds.count(MaxPoolGrad) == 2
+    assert (kinds.count(layoutopt.kernels.ToC01B), kinds.count(layoutopt.kernels.ToBC01)) == (1, 0)
+    record = layoutopt.explain(step).record
+    assert record.sites and all(site.layout == "c01b" for site in record.sites)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -269,6 +269,17 @@ def test_the_number_of_the_call_is_the_programs_to_set():
     np.testing.assert_array_equal(fixed(value), first)
 
 
+def test_each_step_of_a_scan_draws_afresh():
+    x = T.ftensor4()
+    op = StochasticMaxPool(2, seed=6)
+    results, updates = theano.scan(lambda: op(x), n_steps=3)
+    f = theano.function([x], results, updates=updates, mode=LITTLE_C)
+    value = weights(np.random.RandomState(0), (2, 4, 4, 20))
+    for first in (0, 3):
+        for step, result in enumerate(f(value)):
+            np.testing.assert_array_equal(result, compiled(op)(value, 6, first + step))
+
+
 def test_with_the_optimizer():
     """In a program written in c01b the flag changes nothing, neither draws nor the number of conversions: none."""
     x, v = T.ftensor4(), T.ftensor4()
