@@ -76,7 +76,7 @@ template <class Fields>
 int cross_map_norm_op(PyGpuArrayObject* images, PyGpuArrayObject** out, const Fields* f) {
     const NormScales scales = norm_scales(f);
     return across_channels("CrossMapNorm", images, out, f, [&](const auto& device, const auto& s, const auto& windows, Buffer x) {
-        const ChannelKernel kernel{"norm", "#define NORM\n", s, windows};
+        const ChannelKernel kernel{"normalise", "#define NORM\n", s, windows};
         return launch_across(device, kernel, scales, power_text(scales.pow_scale), x, buffer_of(*out));
     });
 }
