@@ -133,7 +133,7 @@ def drawn_and_weighted(random):
         name = "%s of %s" % (geometry, x.shape)
         op, weighted = StochasticMaxPool(*geometry), WeightedMaxPool(*geometry)
         y = abs(whole_numbers(random, x.shape[:1] + op.checked_grid(x.shape[1:3]) + x.shape[3:]))
-        yield name, op, (x, np.array([batch, 5]))
+        yield name, op, (x, np.array(batch), np.array(5))
         yield name, weighted, (x,)
         yield name, weighted.like(WeightedMaxPoolGrad), (x, y, y)
         op = ProbMaxPool(geometry[0])
