@@ -15,7 +15,7 @@ from cheap_mode import few_compilations, mode  # noqa: F401  (a fixture)
 from layoutopt import written
 from layoutopt.facts import ends
 from layoutopt.rewrites.constraints import FORWARD, MAX_POOL, POOLS
-from layoutopt.rewrites.cost import ConvWork, Machine
+from layoutopt.rewrites.cost import ConvWork, Machine, winograd_tiles
 from layoutopt.rewrites.hints import hint_of_batch, hints_of
 from layoutopt.rewrites.record import recorded
 from layoutopt.rewrites.shapes import Shapes
@@ -61,6 +61,12 @@ def test_gradients_have_the_place_of_what_they_are_gradients_of():
     assert [places[False], places[True]] == [{"test_explain.py:%d" % (of.__code__.co_firstlineno + 1)} for of in (conv, pool)]
 
 
+def work_of(batch):
+    """What `site_of(batch, 12)` costs by."""
+    tiles = winograd_tiles(FORWARD, (5, 5), (1, 1), (28, 28), (24, 24))
+    return ConvWork(FORWARD, batch, 64, 12, 64 * 25, 24 * 24, 28 * 28, tiles=tiles)
+
+
 def test_more_filters_are_advised_where_the_model_says_so():
     machine = Machine()
     site = site_of(64, 12)
@@ -68,7 +74,7 @@ def test_more_filters_are_advised_where_the_model_says_so():
     assert hints_of(site_of(64, 16), "bc01", machine, "layoutopt") == ()
     assert hints_of(site_of(64, 12, filter_dilation=(2, 2)), "bc01", machine, "layoutopt") == ()
     hint, = hints_of(site, "bc01", machine, "cuda_convnet")
-    work = ConvWork(FORWARD, 64, 64, 12, 64 * 25, 24 * 24, 28 * 28)
+    work = work_of(64)
     saved = machine.stock_conv_seconds(work) - machine.c01b_conv_seconds(work._replace(filters=16))
     assert hint == "12 filters: pad to 16 and this site would save %.3g ms a call" % (1e3 * saved)
 
@@ -76,8 +82,7 @@ def test_more_filters_are_advised_where_the_model_says_so():
 def test_larger_batches_are_advised_where_they_fill_vectors():
     machine = Machine()
     hint = hint_of_batch([site_of(20, 12)], ["c01b"], machine, "layoutopt")
-    work = ConvWork(FORWARD, 20, 64, 12, 64 * 25, 24 * 24, 28 * 28)
-    now, then = (1e3 * machine.c01b_conv_seconds(work._replace(batch=batch)) for batch in (20, 32))
+    now, then = (1e3 * machine.c01b_conv_seconds(work_of(batch)) for batch in (20, 32))
     assert hint == ("With batches of 32 in place of 20 the convolutions and poolings would take %.3g ms for 32 images, not %.3g."
                     % (then, now * 32 / 20))
     assert hint_of_batch([site_of(20, 16)], ["c01b"], machine, "layoutopt") == ""  # the filters fill them
