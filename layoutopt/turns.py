@@ -9,27 +9,41 @@ Functions that only share variables do not wait for each other.
 import functools
 import os
 import threading
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from theano.compile import Function
 
-_turns = WeakKeyDictionary()  # function -> what its calls hold
+_functions = WeakSet()  # those that were called
 
 
 def register():
     """Let calls of functions take turns; a second call does nothing."""
     if not hasattr(Function.__call__, "takes_turns"):
         Function.__call__ = _taking_turns(Function.__call__)
-        if hasattr(os, "register_at_fork"):  # a child has one thread, which waits for none of its parent's
-            os.register_at_fork(after_in_child=_turns.clear)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forget_turns)
 
 
 def _taking_turns(call):
     @functools.wraps(call)
     def taking_turns(function, *arguments, **named):
-        turn = _turns.get(function) or _turns.setdefault(function, threading.RLock())
+        try:
+            turn = function.layoutopt_turn
+        except AttributeError:
+            turn = _first_turn(function)
         with turn:
             return call(function, *arguments, **named)
 
     taking_turns.takes_turns = True
     return taking_turns
+
+
+def _first_turn(function):
+    _functions.add(function)
+    return function.__dict__.setdefault("layoutopt_turn", threading.RLock())
+
+
+def _forget_turns():
+    """A forked child has one thread, which must not wait for one of its parent's."""
+    for function in list(_functions):
+        function.__dict__.pop("layoutopt_turn", None)

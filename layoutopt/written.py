@@ -13,6 +13,7 @@ from .page import to_html
 _FORMATS = {".json": to_json, ".html": to_html}
 
 _reports = {}  # file -> those that are in it
+_refused = set()  # files that could not be written, which is said once
 _profiled = []  # (report, graph)
 
 
@@ -35,7 +36,8 @@ def write(report, target, fgraph=None):
         print(report, file=sys.stderr)
     elif target:
         problem = save(report, target)
-        if problem:
+        if problem and target not in _refused:
+            _refused.add(target)
             print("layoutopt: " + problem, file=sys.stderr)
 
 

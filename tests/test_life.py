@@ -320,5 +320,5 @@ print(np.array_equal(compiled()(value), np.moveaxis(value, 0, -1)))
 
 
 def test_interrupted_compilation(tmp_path):
-    """Theano's lock is given back, the module half made is gone, and the next compilation works."""
+    """Theano's lock is given back, and the next compilation works."""
     assert run(INTERRUPTED, tmp_path, start_new_session=True) == ["interrupted False", "True"]

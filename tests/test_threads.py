@@ -83,8 +83,10 @@ def test_one_function_on_two_threads():
     """Its storage is for one call: another one waits, as for Theano's own C code, which keeps the interpreter's lock."""
     printed = run("""
 import threading
+two = FilterActs(pad=1)(FilterActs(pad=1)(x, w), w.dimshuffle(3, 1, 2, 0))  # with a value in between
+f = theano.function([x, w], two)
 mine = {i: (images + i, f(images + i, filters)) for i in range(2)}
-right = []
+expected, right = mine[0][1], []
 def work(i):
     for _ in range(50):
         right.append(np.array_equal(f(mine[i][0], filters), mine[i][1]))
