@@ -20,13 +20,19 @@ struct ChannelKernel {
 // d ** -power as a kernel's text: by roots where it can be.
 inline std::string power_text(double power) {
     switch (exponent_of(power)) {
-        case Exponent::quarter: return "#define POWER(d) (1.0f / sqrt(sqrt(d)))\n";
-        case Exponent::half: return "#define POWER(d) (1.0f / sqrt(d))\n";
-        case Exponent::three_quarters: return "#define POWER(d) (1.0f / (sqrt(d) * sqrt(sqrt(d))))\n";
+        case Exponent::quarter: return "#define POWER(d) RSQRT(sqrt(d))\n";
+        case Exponent::half: return "#define POWER(d) RSQRT(d)\n";
+        case Exponent::three_quarters: return "#define POWER(d) (RSQRT(d) * RSQRT(sqrt(d)))\n";
         case Exponent::one: return "#define POWER(d) (1.0f / (d))\n";
         case Exponent::any: break;
     }
     return "#define POWER(d) pow(d, -power)\n";
+}
+
+// The size as a kernel's text where windows are held in registers, else nothing.
+inline std::string size_text(const ChannelWindows& windows) {
+    if (windows.blocked || windows.size > largest_in_registers) return "";
+    return "#define SIZE " + std::to_string(windows.size) + "\n";
 }
 
 // Channels that a thread takes: more of them share what they read, fewer make more threads.
@@ -76,18 +82,17 @@ template <class Fields>
 int cross_map_norm_op(PyGpuArrayObject* images, PyGpuArrayObject** out, const Fields* f) {
     const NormScales scales = norm_scales(f);
     return across_channels("CrossMapNorm", images, out, f, [&](const auto& device, const auto& s, const auto& windows, Buffer x) {
-        const ChannelKernel kernel{"normalise", "#define NORM\n", s, windows};
-        return launch_across(device, kernel, scales, power_text(scales.pow_scale), x, buffer_of(*out));
+        const std::string size = size_text(windows), power = power_text(scales.pow_scale);
+        const ChannelKernel small{"norm_small", "#define NORM\n", s, windows}, large{"norm_large", "#define NORM_LARGE\n", s, windows};
+        return launch_across(device, size.empty() ? large : small, scales, power + size, x, buffer_of(*out));
     });
 }
 
 inline int undo(const Device& device, const ChannelShape& s, const ChannelWindows& windows, const NormScales& scales,
                 const Buffer& x, const Buffer& gy, const Buffer& gx) {
-    const std::string power = power_text(scales.pow_scale);
-    if (!windows.blocked && windows.size <= largest_in_registers) {
-        const std::string size = "#define SIZE " + std::to_string(windows.size) + "\n";
-        return launch_across(device, {"undo", "#define UNDO\n", s, windows}, scales, power + size, x, gy, gx);
-    }
+    const std::string power = power_text(scales.pow_scale), size = size_text(windows);
+    if (!size.empty())
+        return launch_across(device, {"undo_small", "#define UNDO\n", s, windows}, scales, power + size, x, gy, gx);
     Workspace terms;
     if (terms.allocate(device, static_cast<size_t>(s.floats()) * sizeof(float))) return -1;
     if (launch_across(device, {"undo_terms", "#define UNDO_TERMS\n", s, windows}, scales, power, x, gy, terms.buffer(), gx))
