@@ -61,12 +61,6 @@ def test_gradients_have_the_place_of_what_they_are_gradients_of():
     assert [places[False], places[True]] == [{"test_explain.py:%d" % (of.__code__.co_firstlineno + 1)} for of in (conv, pool)]
 
 
-def work_of(batch):
-    """What `site_of(batch, 12)` costs by."""
-    tiles = winograd_tiles(FORWARD, (5, 5), (1, 1), (28, 28), (24, 24))
-    return ConvWork(FORWARD, batch, 64, 12, 64 * 25, 24 * 24, 28 * 28, tiles=tiles)
-
-
 def test_more_filters_are_advised_where_the_model_says_so():
     machine = Machine()
     site = site_of(64, 12)
@@ -74,21 +68,27 @@ def test_more_filters_are_advised_where_the_model_says_so():
     assert hints_of(site_of(64, 16), "bc01", machine, "layoutopt") == ()
     assert hints_of(site_of(64, 12, filter_dilation=(2, 2)), "bc01", machine, "layoutopt") == ()
     hint, = hints_of(site, "bc01", machine, "cuda_convnet")
-    work = work_of(64)
+    tiles = winograd_tiles(FORWARD, (5, 5), (1, 1), (28, 28), (24, 24))
+    work = ConvWork(FORWARD, 64, 64, 12, 64 * 25, 24 * 24, 28 * 28, tiles=tiles)
     saved = machine.stock_conv_seconds(work) - machine.c01b_conv_seconds(work._replace(filters=16))
     assert hint == "12 filters: pad to 16 and this site would save %.3g ms a call" % (1e3 * saved)
 
 
 def test_larger_batches_are_advised_where_they_fill_vectors():
     machine = Machine()
-    hint = hint_of_batch([site_of(20, 12)], ["c01b"], machine, "layoutopt")
-    now, then = (1e3 * machine.c01b_conv_seconds(work_of(batch)) for batch in (20, 32))
+
+    def site(batch, filters):
+        return site_of(batch, filters, subsample=(2, 2))  # with stride 1 Winograd's algorithm has tiles to fill vectors with
+
+    hint = hint_of_batch([site(20, 12)], ["c01b"], machine, "layoutopt")
+    work = ConvWork(FORWARD, 20, 64, 12, 64 * 25, 12 * 12, 28 * 28, 4)
+    now, then = (1e3 * machine.c01b_conv_seconds(work._replace(batch=batch)) for batch in (20, 32))
     assert hint == ("With batches of 32 in place of 20 the convolutions and poolings would take %.3g ms for 32 images, not %.3g."
                     % (then, now * 32 / 20))
-    assert hint_of_batch([site_of(20, 16)], ["c01b"], machine, "layoutopt") == ""  # the filters fill them
-    assert hint_of_batch([site_of(32, 16)], ["c01b"], machine, "layoutopt") == ""
-    assert hint_of_batch([site_of(20, 16), site_of(40, 16)], ["c01b"] * 2, machine, "layoutopt") == ""
-    assert hint_of_batch([site_of(None, 16)], ["c01b"], machine, "layoutopt") == ""
+    assert hint_of_batch([site(20, 16)], ["c01b"], machine, "layoutopt") == ""  # the filters fill them
+    assert hint_of_batch([site(32, 16)], ["c01b"], machine, "layoutopt") == ""
+    assert hint_of_batch([site(20, 16), site(40, 16)], ["c01b"] * 2, machine, "layoutopt") == ""
+    assert hint_of_batch([site(None, 16)], ["c01b"], machine, "layoutopt") == ""
 
 
 def test_what_ended_the_layout_has_its_price():
