@@ -12,13 +12,14 @@ export PYTHON PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled code stays in the environment, out of the user's home. The user's own flags come last, so they win.
 export THEANO_FLAGS := base_compiledir="$(CURDIR)/$(VENV)/theano-cache",$(THEANO_FLAGS)
 
-.PHONY: help env demo test fuzz theano-tests test-gpu bench clean
+.PHONY: help env demo test fuzz theano-tests sanitize test-gpu bench clean
 help:
 	@echo 'make demo    trains a convolution net with and without layoutopt and compares'
 	@echo 'make test    runs the tests'
 	@echo 'make fuzz    runs NUMBER random programs, by default 2000, with and without layoutopt, from SEED; keeps what fails'
 	@echo 'make theano-tests runs the test-suites of Theano itself without and with layoutopt (hours; ARGS=--quick: minutes)'
 	@echo 'make test-gpu runs those of the GPU, on DEVICE, by default opencl0:0, which may be a CPU (Debian, Ubuntu)'
+	@echo 'make sanitize runs the tests of the kernels with AddressSanitizer and UndefinedBehaviorSanitizer in their C++ (TESTS: which)'
 	@echo 'make bench   measures the kernels, next to PyTorch where that can be installed'
 	@echo 'make env     only makes the environment, $(VENV)'
 	@echo 'make clean   removes the environments and what was built'
@@ -48,6 +49,15 @@ fuzz: $(READY)
 
 theano-tests: $(READY)
 	@THEANORC=/dev/null $(PY) tests/theano_suites.py $(ARGS)
+
+# In C++ of our own alone (tests/sanitized.py), and in its full length: what the kernels are compared with by their own tests,
+# and every op at many sizes and for every vector. Stock Theano's ops are left out: another -k takes them in.
+SANITIZED := $(addprefix tests/,sanitized_cases.py test_conv_ops.py test_winograd.py test_groups.py test_pool.py test_avg_pool.py \
+  test_prob_pool.py test_stochastic_pool.py test_weighted_pool.py test_cross_map_norm.py test_relayout.py test_reshape.py \
+  test_activation.py test_limits.py)
+sanitize: $(READY)
+	@THEANORC=/dev/null PYTHONPATH=tests PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" $(PY) -m pytest -p sanitized -k 'not theano' $(or $(TESTS),$(SANITIZED)) $(ARGS)
 
 # pygpu is the system's, for the system's Python, so this environment is another one. Kernels that PoCL has built stay in it.
 test-gpu:

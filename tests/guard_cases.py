@@ -11,10 +11,13 @@ import guarded
 from layoutopt.kernels import base
 from layoutopt.kernels.activation import Sigmoid, Tanh, sigmoid, tanh
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
+from layoutopt.kernels.channel_sum import ChannelSum
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.cross_map_norm import CrossMapNorm, CrossMapNormUndo, CrossMapSum
+from layoutopt.kernels.epilogue import FilterActsBias, MaxPoolBias
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
 from layoutopt.kernels.prob_pool import ProbMaxPool, ProbMaxPoolGrad
+from layoutopt.kernels.reference.epilogue import ACTIVATIONS
 from layoutopt.kernels.relayout import to_bc01, to_c01b
 from layoutopt.kernels.stochastic_pool import StochasticMaxPool
 from layoutopt.kernels.take import take_to_c01b
@@ -37,6 +40,7 @@ NAMED = [
     (dict(pad="full", stride=(2, 3)), dict(channels=2, filters=7, image=(3, 4), filter_shape=(4, 5), batch=31)),
     (dict(pad=((5, 4), (6, 7)), stride=2), dict(channels=3, filters=4, image=(3, 4), filter_shape=(2, 3), batch=9)),
     (dict(stride=(4, 3)), dict(channels=3, filters=4, image=(11, 13), filter_shape=(2, 1), batch=15)),
+    (dict(pad=3), dict(channels=2, filters=7, image=(6, 9), filter_shape=(7, 7), batch=20)),
     (dict(), dict(channels=1, filters=1, image=(1, 1), filter_shape=(1, 1), batch=1)),
 ]
 
@@ -46,7 +50,7 @@ def random_convolution(random):
     def pick(*values):
         return values[random.randint(len(values))]
 
-    filter_shape = (3, 3) if pick(0, 1) else (pick(1, 2, 3, 5), pick(1, 2, 4))
+    filter_shape = pick((3, 3), (5, 5)) if pick(0, 1) else (pick(1, 2, 3, 5), pick(1, 2, 4))
     pad = random.randint(0, 4, (2, 2))
     image = tuple(int(max(1, size - sum(both)) + pick(0, 1, 2, 5)) for size, both in zip(filter_shape, pad))
     parameters = dict(pad=tuple(map(tuple, pad.tolist())), stride=pick(1, 1, 1, 2, (1, 3)), flip=pick(False, True),
@@ -65,12 +69,12 @@ def convolutions(random, count):
         w = whole_numbers(random, (sizes["channels"], *filter_shape, filters))
         h = whole_numbers(random, (filters, *grid, batch))
         small_enough = 3 * 3 * max(sizes["channels"], sizes["filters"]) < 600  # F(4x4) is off by less than a half
-        for tile in (0, -2, -4)[:3 if filter_shape == (3, 3) and small_enough else 1]:
+        for tile in (0, -2, -4) if filter_shape in ((3, 3), (5, 5), (7, 7)) and small_enough else (0,):
             base.WINOGRAD_TILES["f2"] = tile
             name = "%s %s, tiles of %d" % (parameters, sizes, -tile)
             yield name, FilterActs(**parameters), (x, w)
             yield name, ImageActs(**parameters), (h, w, np.array(image))
-        yield name, WeightActs(**parameters), (x, h, np.array(filter_shape))
+            yield name, WeightActs(**parameters), (x, h, np.array(filter_shape))
         yield name, WeightActs(partial_sum=columns, **parameters), (x, h, np.array(filter_shape))
 
 
@@ -95,6 +99,23 @@ def poolings(random):
     yield "large", MaxPool(1), (x,)
     yield "large", MaxPool(1).like(MaxPoolGrad), (x, x, gz)
     yield "large", AvgPool(1).like(AvgPoolGrad), (gz, np.array(x.shape[1:3]))
+
+
+def epilogues(random):
+    """Bias and activation behind convolutions, by each loop nest, and poolings; sums of channels."""
+    for batch in AROUND_VECTORS:
+        activation = list(ACTIVATIONS)[batch % 4]  # those that are exact
+        groups, channels, filters = ((1, 5, 20), (1, 9, 2), (7, 1, 1))[batch % 3]
+        x = whole_numbers(random, (groups * channels, 5, 6, batch))
+        w = whole_numbers(random, (channels, 3, 3, groups * filters))
+        bias = whole_numbers(random, (groups * filters,))
+        for tile in (0, -2):
+            base.WINOGRAD_TILES["f2"] = tile
+            yield "%s of %s, tiles of %d" % (activation, x.shape, -tile), FilterActsBias(
+                FilterActs(1, stride=1 + batch % 2, groups=groups), activation, True), (x, w, bias)
+        op = MaxPoolBias(MaxPool(3, 2), activation, True)
+        yield "%s of %s" % (activation, x.shape), op, (x, whole_numbers(random, x.shape[:1]))
+        yield "%s" % (x.shape,), ChannelSum(), (x,)
 
 
 # Parts of an array that a conversion reads where they are.
@@ -163,7 +184,8 @@ def check(op, operands):
             if exact:
                 np.testing.assert_array_equal(value, right)
             else:
-                np.testing.assert_allclose(value, right, rtol=1e-4, atol=0.5 if isinstance(op, (FilterActs, ImageActs)) else 1e-4)
+                convolved = isinstance(op, (FilterActs, ImageActs, WeightActs))
+                np.testing.assert_allclose(value, right, rtol=1e-4, atol=0.5 if convolved else 1e-4)
     for at_end, at_begin in zip(*results):
         np.testing.assert_array_equal(at_end, at_begin)  # where operands lie makes no difference
 
@@ -179,7 +201,7 @@ def run(kind, convolutions_by_chance=20):
         base.WINOGRAD_TILES["f2"] = 2
 
 
-KINDS = (convolutions, poolings, drawn_and_weighted, normalisations, conversions, activations)
+KINDS = (convolutions, epilogues, poolings, drawn_and_weighted, normalisations, conversions, activations)
 
 
 def main(builds):

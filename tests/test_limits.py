@@ -6,6 +6,7 @@ written is one small file of memory, mapped again and again.
 import ctypes
 import mmap
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import theano
 import theano.tensor as T
 
 import guarded
+from layoutopt.kernels import base
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.pool import MaxPool, MaxPoolGradGrad
@@ -117,6 +119,29 @@ def test_far_bytes_change_places():
 
 def ones(*shape):
     return np.ones(shape, "float32")
+
+
+OUT_OF_MEMORY = """
+#include "parallel.h"
+int main() {
+    int done = 0;
+    try {
+        c01b::parallel_for(100, 4, [&](int64_t i, int) {
+            i % 9 == 5 ? throw std::bad_alloc() : __atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
+        });
+    } catch (const std::bad_alloc&) {
+        return done == 89 ? 7 : 1;
+    }
+    return 0;
+}
+"""
+
+
+def test_no_memory_inside_a_thread_is_an_exception_outside(tmp_path):
+    (tmp_path / "program.cpp").write_text(OUT_OF_MEMORY)
+    subprocess.run([theano.config.cxx, "-std=gnu++17", "-fopenmp", "-I", base.CPU_HEADERS, "program.cpp", "-o", "program"],
+                   check=True, cwd=str(tmp_path))
+    assert subprocess.run([str(tmp_path / "program")]).returncode == 7
 
 
 def named(cases):
