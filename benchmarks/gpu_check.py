@@ -15,12 +15,16 @@ import numpy as np
 import theano
 import theano.tensor as tt
 
-from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolGradGrad, ToBC01,
-                               ToC01B, WeightActs)
+from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolGradGrad, ProbMaxPool,
+                               ProbMaxPoolGrad, StochasticMaxPool, ToBC01, ToC01B, WeightActs, WeightedMaxPool,
+                               WeightedMaxPoolGrad)
 from layoutopt.kernels.gpu.ops import GPU_OPS
 from layoutopt.kernels.reference import avg_pool as avg_reference
 from layoutopt.kernels.reference import conv as conv_reference
 from layoutopt.kernels.reference import pool as pool_reference
+from layoutopt.kernels.reference import prob_pool as prob_reference
+from layoutopt.kernels.reference import stochastic_pool as stochastic_reference
+from layoutopt.kernels.reference import weighted_pool as weighted_reference
 
 PLAIN = theano.Mode("cvm", None)
 MODES = {"float32": dict(tf32=False), "tf32": dict(tf32=True)}
@@ -32,13 +36,18 @@ LAYERS = [(100, 32, 12, 64, 5, 1, 0), (128, 3, 64, 64, 11, 4, 2), (32, 64, 27, 1
 BOUNDS = {"float32": 4e-6, "tf32": 1e-3}
 
 
-def run(op, *values, **parameters):
-    """A host op's GPU counterpart on host arrays."""
+def run_all(op, *values, **parameters):
+    """All results of a host op's GPU counterpart on host arrays."""
     gpu_op = GPU_OPS[type(op)](op, **parameters)
     inputs = [tt.TensorType(str(np.asarray(v).dtype), [False] * np.ndim(v))() for v in values]
     outputs = gpu_op(*inputs)
-    outputs = outputs[0] if isinstance(outputs, list) else outputs
-    return theano.function(inputs, outputs.transfer("cpu"), mode=PLAIN)(*values)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    return theano.function(inputs, [y.transfer("cpu") for y in outputs], mode=PLAIN)(*values)
+
+
+def run(op, *values, **parameters):
+    """The first of them."""
+    return run_all(op, *values, **parameters)[0]
 
 
 def three(geometry, images, filters, hid, **parameters):
@@ -115,6 +124,35 @@ def check_poolings(rng, cases):
             report(np.array_equal(value, right), "%s of %s, window %s, stride %s, start %s" % (name, shape, ds, stride, start))
 
 
+def check_other_poolings(rng, cases):
+    """By chance, exactly; by weight and by probability, within a few roundings of numbers that are at most 8."""
+    for number in range(cases):
+        shape = tuple(rng.randint(1, 10, 3)) + (int(rng.choice([1, 7, 32, 100, 130])),)
+        ds, stride = (tuple(int(v) for v in rng.randint(1, 5, 2)) for _ in range(2))
+        start = tuple(min(max(int(rng.randint(-3, 2)), 1 - d), n - 1) for d, n in zip(ds, shape[1:3]))
+        text = "of %s, window %s, stride %s, start %s" % (shape, ds, stride, start)
+        x, (seed, draw) = rng.randint(0, 4, shape).astype("float32"), (int(v) for v in rng.randint(-2 ** 62, 2 ** 62, 2))
+        chance, weighted = StochasticMaxPool(ds, stride, start), WeightedMaxPool(ds, stride, start)
+        probable = ProbMaxPool(ds, start)
+        grid, geometry = chance.output_grid(shape[1:3]), (chance.ds, chance.stride, chance.start)
+        right = stochastic_reference.stochastic_max_pool(x, grid, *geometry, seed, draw)
+        report(np.array_equal(run(chance, x, np.array(seed), np.array(draw)), right), "stochastic pooling " + text)
+
+        y = weighted_reference.weighted_max_pool(x, grid, *geometry)
+        gz = rng.randint(-2, 3, y.shape).astype("float32")
+        t = rng.standard_normal(shape[:1] + probable.output_grid(shape[1:3]) + shape[3:]).astype("float32")
+        p, h = prob_reference.prob_max_pool(x, t, *geometry[::2])
+        results = {
+            "weighted pooling": (run_all(weighted, x), [y]),
+            "its gradient": (run_all(weighted.like(WeightedMaxPoolGrad), x, y, gz),
+                             [weighted_reference.weighted_max_pool_grad(x, y, gz, *geometry)]),
+            "probabilistic pooling": (run_all(probable, x, t), [p, h]),
+            "its gradients": (run_all(probable.like(ProbMaxPoolGrad), p, h, t, x),
+                              prob_reference.prob_max_pool_grad(p, h, t, x, *geometry[::2]))}
+        for name, (values, rights) in results.items():
+            report(all(np.allclose(value, right, rtol=0, atol=1e-4) for value, right in zip(values, rights)), name + " " + text)
+
+
 failures, checks = [], [0]
 
 
@@ -128,12 +166,13 @@ def report(right, text, say=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=150, help="random convolutions, and as many poolings")
+    parser.add_argument("--cases", type=int, default=150, help="random convolutions, and as many poolings of each kind")
     parser.add_argument("--layers", type=int, default=len(LAYERS), help="layers on which errors are measured")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng, started = np.random.RandomState(args.seed), time.time()
-    for check, count in ((check_poolings, args.cases), (check_convolutions, args.cases), (check_layers, args.layers)):
+    for check, count in ((check_poolings, args.cases), (check_other_poolings, args.cases), (check_convolutions, args.cases),
+                         (check_layers, args.layers)):
         check(rng, count)
         print("%s: %.0f s" % (check.__name__, time.time() - started), flush=True)
     print("%d checks, %d wrong" % (checks[0], len(failures)))
