@@ -21,6 +21,7 @@ from layoutopt.rewrites.reorder import keep_axes_in_place
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.storage import remember, stored_in_c01b
 from layoutopt.rewrites.tidy import drop_copies
+from layoutopt.rewrites.windows import name_windows
 
 from . import first_call, written
 from .device import find_target, on_gpu, why_not_gpu
@@ -84,7 +85,7 @@ def carry_layout(fgraph, settings, followed=None):
     shapes = Shapes(fgraph, target, Assumed(batch=settings.batch), clock)
     before = len(conversions(fgraph, shapes))
     edits = Edits(fgraph)
-    for stage in (name_gradients, name_normalisations, fold_padding, keep_axes_in_place):
+    for stage in (name_gradients, name_normalisations, name_windows, fold_padding, keep_axes_in_place):
         stage(edits, shapes, settings.constraints)
     region = find_region(fgraph, shapes, settings.constraints)
     plan = solve(region.problem)
