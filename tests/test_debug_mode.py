@@ -10,7 +10,8 @@ import theano.tensor as tt
 from theano.compile.debugmode import DebugMode
 from theano.tensor.nnet.corr import CorrMM
 
-from layoutopt.kernels import FilterActs, ImageActs, MaxPool, MaxPoolGrad, WeightActs
+from layoutopt.kernels import (FilterActs, ImageActs, MaxPool, MaxPoolGrad, StochasticMaxPool, WeightActs, WeightedMaxPool,
+                               WeightedMaxPoolGrad)
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from tolerance import whole_numbers
 
@@ -36,7 +37,10 @@ def test_a_rewritten_convolution_and_its_gradients(rng):
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("pool, ops", [(MaxPool((2, 2)), {MaxPool, MaxPoolGrad}), (AvgPool((2, 2)), {AvgPool, AvgPoolGrad})])
+@pytest.mark.parametrize("pool, ops", [
+    (MaxPool((2, 2)), {MaxPool, MaxPoolGrad}), (AvgPool((2, 2)), {AvgPool, AvgPoolGrad}),
+    (StochasticMaxPool((2, 2)), {StochasticMaxPool, MaxPoolGrad}),
+    (WeightedMaxPool((2, 2)), {WeightedMaxPool, WeightedMaxPoolGrad})])
 def test_poolings_and_their_gradients(rng, pool, ops):
     x = tt.TensorType("float32", (False,) * 4)("x")
     y = pool(x)
