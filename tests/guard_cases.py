@@ -59,12 +59,12 @@ def random_convolution(random):
                             filter_shape=filter_shape, batch=pick(*AROUND_VECTORS))
 
 
-def convolutions(random, count):
-    """FilterActs, ImageActs, WeightActs, and WeightActs with partial sums, each convolution by all algorithms."""
+def convolutions(random, count=20):
+    """FilterActs, ImageActs and WeightActs, each of NAMED and `count` others by all algorithms."""
     for parameters, sizes in NAMED + [random_convolution(random) for _ in range(count)]:
         groups, image, filter_shape, batch = parameters.get("groups", 1), sizes["image"], sizes["filter_shape"], sizes["batch"]
         channels, filters = groups * sizes["channels"], groups * sizes["filters"]
-        rows, columns = grid = FilterActs(**parameters).output_grid(image, filter_shape)
+        grid = FilterActs(**parameters).output_grid(image, filter_shape)
         x = whole_numbers(random, (channels, *image, batch))
         w = whole_numbers(random, (sizes["channels"], *filter_shape, filters))
         h = whole_numbers(random, (filters, *grid, batch))
@@ -75,7 +75,19 @@ def convolutions(random, count):
             yield name, FilterActs(**parameters), (x, w)
             yield name, ImageActs(**parameters), (h, w, np.array(image))
             yield name, WeightActs(**parameters), (x, h, np.array(filter_shape))
+<<<<<<< HEAD
+
+
+def partial_sums(random):
+    """Weight gradients in parts."""
+    for batch in AROUND_VECTORS:
+        groups, channels, filters = ((1, 5, 20), (1, 9, 2), (7, 1, 1))[batch % 3]
+        x, h = whole_numbers(random, (groups * channels, 7, 6, batch)), whole_numbers(random, (groups * filters, 5, 4, batch))
+        op = WeightActs(partial_sum=(4, 1, 10)[batch % 3], groups=groups)
+        yield "%s and %s" % (x.shape, h.shape), op, (x, h, np.array([3, 3]))
+=======
         yield name, WeightActs(partial_sum=columns, **parameters), (x, h, np.array(filter_shape))
+>>>>>>> origin/main
 
 
 def poolings(random):
@@ -190,18 +202,22 @@ def check(op, operands):
         np.testing.assert_array_equal(at_end, at_begin)  # where operands lie makes no difference
 
 
-def run(kind, convolutions_by_chance=20):
+def run(kind):
     """All cases of one of KINDS."""
     random = np.random.RandomState(20121203)
     try:
-        for name, op, operands in kind(random, convolutions_by_chance) if kind is convolutions else kind(random):
+        for name, op, operands in kind(random):
             print("%s: %s, %s" % (base._settings["simd"], op, name), flush=True)
             check(op, operands)
     finally:
         base.WINOGRAD_TILES["f2"] = 2
 
 
+<<<<<<< HEAD
+KINDS = (convolutions, partial_sums, epilogues, poolings, drawn_and_weighted, normalisations, conversions, activations)
+=======
 KINDS = (convolutions, epilogues, poolings, drawn_and_weighted, normalisations, conversions, activations)
+>>>>>>> origin/main
 
 
 def main(builds):
