@@ -75,7 +75,6 @@ def convolutions(random, count=20):
             yield name, FilterActs(**parameters), (x, w)
             yield name, ImageActs(**parameters), (h, w, np.array(image))
             yield name, WeightActs(**parameters), (x, h, np.array(filter_shape))
-<<<<<<< HEAD
 
 
 def partial_sums(random):
@@ -85,9 +84,6 @@ def partial_sums(random):
         x, h = whole_numbers(random, (groups * channels, 7, 6, batch)), whole_numbers(random, (groups * filters, 5, 4, batch))
         op = WeightActs(partial_sum=(4, 1, 10)[batch % 3], groups=groups)
         yield "%s and %s" % (x.shape, h.shape), op, (x, h, np.array([3, 3]))
-=======
-        yield name, WeightActs(partial_sum=columns, **parameters), (x, h, np.array(filter_shape))
->>>>>>> origin/main
 
 
 def poolings(random):
@@ -213,11 +209,7 @@ def run(kind):
         base.WINOGRAD_TILES["f2"] = 2
 
 
-<<<<<<< HEAD
 KINDS = (convolutions, partial_sums, epilogues, poolings, drawn_and_weighted, normalisations, conversions, activations)
-=======
-KINDS = (convolutions, epilogues, poolings, drawn_and_weighted, normalisations, conversions, activations)
->>>>>>> origin/main
 
 
 def main(builds):

@@ -9,8 +9,4 @@ from layoutopt.kernels import base
 @pytest.mark.parametrize("kind", guard_cases.KINDS, ids=[kind.__name__ for kind in guard_cases.KINDS])
 def test_every_op(kind, simd):
     with base.configured(simd=simd):
-<<<<<<< HEAD
         guard_cases.run(kind)
-=======
-        guard_cases.run(kind, convolutions_by_chance=30)
->>>>>>> origin/main
