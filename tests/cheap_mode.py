@@ -5,6 +5,7 @@ from theano.gof import Op
 from theano.gof.vm import VM_Linker
 from theano.tensor.elemwise import Elemwise
 from theano.tensor.nnet.conv import ConvOp
+from theano.tensor.signal.pool import DownsampleFactorMaxGradGrad, Pool
 
 from plain_theano import compile_little, find_scipys_functions
 from layoutopt.kernels.activation import Sigmoid, Tanh
@@ -42,5 +43,6 @@ def hardly_any_compilation(few_compilations, monkeypatch):
 
     for op in (Elemwise, ConvOp):  # a ConvOp is compiled for each of its shapes
         monkeypatch.setattr(op, "make_thunk", in_python)
+    monkeypatch.setattr(DownsampleFactorMaxGradGrad, "make_thunk", Pool.make_thunk)  # which is as C
     monkeypatch.setattr(C01bOp, "make_thunk", as_c_for_images)
     find_scipys_functions(monkeypatch.setattr)

@@ -326,6 +326,33 @@ def loop(d):
               % (step % " + x", "T.unbroadcast(%s, 0, 1, 2, 3)" % x.name, filters, x.name), x.shape)
 
 
+def minibatch(d):
+    """Images of a data set: bytes, or a slice of a shared variable at a place that the caller names."""
+    shape = (d.values[0].shape[0], d.number(1, 3), d.number(4, 7), d.number(4, 7))
+    if d.chance(2):
+        x = d.add("given(%s, dtype='uint8')" % (shape,), shape, "uint8", prefix="b")
+        d.add("T.cast(%s, 'float32')%s" % (x.name, d.one_of("", " / 2", " - 1")), shape)
+    else:
+        data, size = d.shared((shape[0] * 2 + 1,) + shape[1:]), shape[0]
+        if data is not None:
+            i = d.integers(1)
+            d.add("%s[%s * %d:(%s + 1) * %d]" % (data.name, i, size, i, size), shape)
+
+
+WINDOWS = ("{0}.reshape(({0}.shape[0], {0}.shape[1], {0}.shape[2] // {1}, {1}, {0}.shape[3] // {2}, {2})).{3}(axis=(3, 5))",
+           "{0}.reshape(({4}, {5}, {6}, {1}, {7}, {2})).{3}(axis=(3, 5))",
+           "images2neibs({0}, ({1}, {2})).{3}(axis=1).reshape(({0}.shape[0], {0}.shape[1], {0}.shape[2] // {1}, "
+           "{0}.shape[3] // {2}))")
+
+
+def windows(d):
+    """Means over windows as programs write them without pooling."""
+    x = d.pick(4)
+    rows, columns = (d.one_of(*[n for n in (2, 3, 1) if size % n == 0]) for size in x.shape[2:])
+    shape = x.shape[:2] + (x.shape[2] // rows, x.shape[3] // columns)
+    d.add(d.one_of(*WINDOWS).format(x.name, rows, columns, d.one_of("mean", "sum"), *shape), shape)
+
+
 WITHOUT_RULE = ("T.cumsum({0}, axis={1})", "T.sort({0}, axis={1})", "T.roll({0}, 1, axis={1})",
                 "{0} + T.argsort({0}, axis={1}).astype('int8')")
 
@@ -341,4 +368,4 @@ def size_as_number(d):
     d.add("%s + T.cast(%s, 'float32')" % (x.name, size), x.shape)
 
 RARE = (changed_part, listed, split, zeros_around, spread, product, tensor_product, row_wise, batch_normalization,
-        response_normalization, loop, without_rule, size_as_number)
+        response_normalization, loop, minibatch, windows, without_rule, size_as_number)

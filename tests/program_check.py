@@ -16,7 +16,6 @@ from layoutopt.rewrites.plan import given, needed
 from layoutopt.rewrites.storage import stored_in_c01b
 from layoutopt.verify import compare, gamma_of
 
-import cheap_mode
 from programs import build, costs_of
 
 # Of what is added up, so that sums are exact in any order; Winograd's transforms multiply by up to 36 and divide by 4.
@@ -74,7 +73,7 @@ def check(program, compiled="cheap"):
     ----------
     program : Program
     compiled : {'cheap', 'C'}
-        With little C (`cheap_mode`), or as users' programs are, fused and in place.
+        In Python where Theano can (with the fixture `cheap_mode.hardly_any_compilation` almost all), or as users' programs are.
 
     Raises
     ------
@@ -93,31 +92,31 @@ def check(program, compiled="cheap"):
     converted = sum(isinstance(node.op, (ToBC01, ToC01B)) for node in flagged.maker.fgraph.apply_nodes)
     assert converted <= sum(promised), "%d conversions, planned were %s" % (converted, promised)
     record = layoutopt.explain(flagged).record
-    initial, raised, exact = [get_states(f) for f in (stock, flagged)], False, True
+    sites = [site.layout for site in record.sites] if record else []
+    return Outcome(sites, converted, *compare_calls(stock, flagged, watch, calls))
+
+
+def compare_calls(stock, flagged, watch, calls):
+    """Assert that calls, one after the other, have equal results; (whether all was exact, whether one raised)."""
+    exact = True
     for values in calls:
         before = get_states(stock)
         watch.start()
         expected, actual = result_of(stock, values), result_of(flagged, values)
         if isinstance(expected, Exception) or isinstance(actual, Exception):
-            assert type(expected) is type(actual), "stock: %r; with layoutopt: %r" % (expected, actual)
-            raised = True
-            break  # an update may be done or not
+            assert type(expected) is type(actual), "stock: %s; with layoutopt: %s" % (told(expected), told(actual))
+            return exact, True  # an update may be done or not
         exact &= watch.exact
         hold(stock, watch, before, values, expected + get_states(stock), actual + get_states(flagged))
-    for function, states in zip((stock, flagged), initial):
-        set_states(function, states)
-    return Outcome([site.layout for site in record.sites] if record else [], converted, exact, raised)
+    return exact, False
 
 
 def mode_of(flagged, compiled, watch=None):
-    if compiled == "cheap":
-        mode = cheap_mode.mode(flagged)
-        linker = VM_Linker(callback=watch, c_thunks=False, use_cloop=False)
-    else:
-        mode = theano.compile.mode.get_mode("FAST_RUN")
-        mode = mode.including("layoutopt") if flagged else mode.excluding("layoutopt")
-        linker = VM_Linker(callback=watch, use_cloop=watch is None)
-    return theano.Mode(linker, mode.provided_optimizer) if watch else mode
+    """All of Theano's optimizations, with or without layoutopt's; `watch` sees each node computed."""
+    chosen = theano.compile.mode.get_mode("FAST_RUN")
+    chosen = chosen.including("layoutopt") if flagged else chosen.excluding("layoutopt")
+    linker = VM_Linker(callback=watch, use_cloop=False, c_thunks=None if compiled == "C" else False)
+    return theano.Mode(linker, chosen.provided_optimizer)
 
 
 def compile_program(program, mode):
@@ -199,6 +198,11 @@ def result_of(function, values):
         return [np.array(value) for value in function(*values)]
     except Exception as error:
         return error
+
+
+def told(result):
+    """An exception in words, or that there was none."""
+    return "%s: %s" % (type(result).__name__, result) if isinstance(result, Exception) else "results"
 
 
 def hold(stock, watch, before, values, expected, actual):

@@ -46,7 +46,7 @@ def draw_geometry(d, taps, groups):
 
 
 def draw_filters(d, channels, groups, count=None):
-    """A name and the shape of filters: shared ones, sometimes those of another convolution, an input, or computed."""
+    """An expression for filters, and their shape: shared ones, sometimes those of another convolution, an input, or computed."""
     def fits(v):
         return (v.shape[1] * groups == channels and v.shape[0] % groups == 0 and max(v.shape[2:]) <= 4 and v.shape[0] <= 12
                 and count in (None, v.shape[0]))
@@ -55,6 +55,11 @@ def draw_filters(d, channels, groups, count=None):
     if known and d.chance(3):
         filters = d.one_of(*known)
         return filters.name, filters.shape
+    tied = [v for v in d.weights if v.ndim == 4 and v.shape[0] == channels and groups == 1 and count in (None, v.shape[1])]
+    if tied and d.chance(6):
+        filters = d.one_of(*tied)
+        return ("%s.dimshuffle(1, 0, 2, 3)[:, :, ::-1, ::-1]" % filters.name,
+                (filters.shape[1], filters.shape[0]) + filters.shape[2:])
     count = count or groups * d.number(1, 6 // groups)
     shape = (count, channels // groups, d.one_of(3, 1, 2, 3, 4), d.one_of(3, 1, 2, 3, 5))
     kind = d.number(0, 9)

@@ -22,12 +22,13 @@ from theano.ifelse import ifelse
 from theano.tensor.nnet import bn, conv
 from theano.tensor.nnet.abstract_conv import conv2d_grad_wrt_inputs, conv2d_grad_wrt_weights
 from theano.tensor.nnet.corr import CorrMM
+from theano.tensor.nnet.neighbours import images2neibs
 from theano.tensor.signal.pool import pool_2d
 
 from layoutopt.rewrites.cost import Machine
 
-NAMES = dict(theano=theano, T=T, ifelse=ifelse, pool_2d=pool_2d, bn=bn, ConvOp=conv.ConvOp, CorrMM=CorrMM, np=np,
-             conv2d_grad_wrt_inputs=conv2d_grad_wrt_inputs, conv2d_grad_wrt_weights=conv2d_grad_wrt_weights)
+NAMES = dict(theano=theano, T=T, np=np, ifelse=ifelse, pool_2d=pool_2d, bn=bn, images2neibs=images2neibs, CorrMM=CorrMM,
+             ConvOp=conv.ConvOp, conv2d_grad_wrt_inputs=conv2d_grad_wrt_inputs, conv2d_grad_wrt_weights=conv2d_grad_wrt_weights)
 
 
 class Program(NamedTuple):
@@ -74,7 +75,8 @@ def build(program, mode):
     names = dict(NAMES, given=given, shared=shared, output=lambda *variables: outputs.extend(variables), mode=mode,
                  update=lambda variable, new: updates.append((variable, new)))
     exec("\n".join(program.lines), names)
-    return Built(inputs, outputs, updates, [calls[0], calls[0], calls[1]])
+    other_strides = [np.asfortranarray(value) for value in calls[0]]
+    return Built(inputs, outputs, updates, [calls[0], other_strides, calls[1]])
 
 
 def _draw(shape, seed, dtype, fractions, values, most=2):
@@ -82,6 +84,8 @@ def _draw(shape, seed, dtype, fractions, values, most=2):
     if values is not None:
         return np.array(values, dtype)
     rng = np.random.RandomState(seed)
+    if dtype == "uint8":
+        return rng.randint(0, 4, shape).astype(dtype)
     return np.asarray(rng.standard_normal(shape) if fractions else rng.randint(-most, most + 1, shape)).astype(dtype)
 
 

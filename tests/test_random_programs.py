@@ -60,7 +60,9 @@ def test_random_programs(hardly_any_compilation):
     try:
         holds()
     except Exception as error:
-        if SEED is not None and failed:
+        if failed:
+            print("The shortest program that fails:\n%s" % failed[0])
+        if failed and SEED is not None:
             keep(failed[0], error)
         raise
     finally:
@@ -72,6 +74,7 @@ def test_random_programs(hardly_any_compilation):
 def keep(program, error):
     name = hashlib.sha256(str(program).encode()).hexdigest()[:8]
     path = os.path.join(KEPT, name + ".txt")
+    os.makedirs(KEPT, exist_ok=True)
     with open(path, "w") as text:
         text.write("# %s: %s\n%s" % (type(error).__name__, " ".join(str(error).split())[:100], program))
-    print("kept as %s; seed %s:\n%s" % (path, SEED, program))
+    print("It is kept as %s." % os.path.relpath(path))
