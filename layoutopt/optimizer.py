@@ -5,10 +5,12 @@ import theano
 from theano import gof
 from theano.compile import optdb
 
+from layoutopt.rewrites import lowered
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.follow import Followed
+from layoutopt.rewrites.fusion import fuse, nothing_fused
 from layoutopt.rewrites.legacy import name_gradients
 from layoutopt.rewrites.loops import convert_before, loops
 from layoutopt.rewrites.normalisation import name_normalisations
@@ -89,20 +91,24 @@ def carry_layout(fgraph, settings, followed=None):
         stage(edits, shapes, settings.constraints)
     region = find_region(fgraph, shapes, settings.constraints)
     plan = solve(region.problem)
-    replaced = None
+    replaced, fused = None, nothing_fused()
     if plan.pays:
         replaced = apply_plan(fgraph, region, plan)
         if not on_gpu():
             prepare(settings)
             vectorise(fgraph)
+            fused = fuse(fgraph)
     elif edits.notes:
         edits.undo()
         region = find_region(fgraph, shapes, settings.constraints)  # of the graph as it was, for the record
+    values = fused.values_now(replaced or ())
     if followed is not None:
         places = dict(zip((site.node for site in region.sites), places_of(region.sites)))
         followed += [(node, outputs, region.choices[node].c01b.gives, places.get(node) or place_of(node.outputs[0]))
-                     for node, outputs in replaced or ()]
+                     for node, outputs in values]
     drop_copies(fgraph)
+    if replaced:
+        replaced = values + fused.sites_now(replaced, edits.notes)
     now = dict(replaced or ())
     remember(stored_in_c01b(region, plan) if plan.pays else [], [site.node for site in region.sites if site.node not in now])
     fgraph.attach_feature(Followed([now.get(site.node, site.node.outputs)[0] for site in region.sites],
@@ -112,5 +118,6 @@ def carry_layout(fgraph, settings, followed=None):
 
 def register():
     """Put the optimizer into Theano's database under its name and no other tag; a second call does nothing."""
+    lowered.register()
     if "layoutopt" not in optdb.__position__:
         optdb.register("layoutopt", LayoutOptimizer(), POSITION)

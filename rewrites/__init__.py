@@ -9,6 +9,8 @@ In the order of a graph's way through:
 `storage`                the layout in which weights are stored between calls
 `apply`, `tidy`          the rewriting
 `activations`            elementwise functions that Theano computes one by one, vectorised
+`fusion`                 bias and activation in the last write of the kernel before them
+`lowered`                sums over channels, when Theano has written out what was abstract
 `loops`                  what loops would convert in every step, converted before them
 `record`                 what was done, for reports
 """

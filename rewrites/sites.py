@@ -17,6 +17,7 @@ from theano.tensor.signal.pool import (AveragePoolGrad, DownsampleFactorMaxGradG
 
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
+from layoutopt.kernels.epilogue import FilterActsBias, MaxPoolBias
 from layoutopt.kernels.pool import MaxPool, MaxPoolGrad, MaxPoolGradGrad
 from layoutopt.kernels.prob_pool import ProbMaxPool, ProbMaxPoolGrad
 from layoutopt.kernels.stochastic_pool import StochasticMaxPool
@@ -30,9 +31,9 @@ from .layout import BC01, C01B, EITHER, bc01_order
 from .versions import Choice, Version, as_written
 
 # The c01b ops themselves, met in code written for them: they are in their layout already.
-C01B_OPS = {FilterActs: FORWARD, ImageActs: IMAGE_GRADIENT, WeightActs: WEIGHT_GRADIENT, MaxPool: MAX_POOL,
-            MaxPoolGrad: MAX_POOL_GRADIENT, MaxPoolGradGrad: MAX_POOL_SECOND, AvgPool: AVG_POOL,
-            AvgPoolGrad: AVG_POOL_GRADIENT, ProbMaxPool: PROB_POOL, ProbMaxPoolGrad: PROB_POOL_GRADIENT,
+C01B_OPS = {FilterActs: FORWARD, FilterActsBias: FORWARD, ImageActs: IMAGE_GRADIENT, WeightActs: WEIGHT_GRADIENT,
+            MaxPool: MAX_POOL, MaxPoolBias: MAX_POOL, MaxPoolGrad: MAX_POOL_GRADIENT, MaxPoolGradGrad: MAX_POOL_SECOND,
+            AvgPool: AVG_POOL, AvgPoolGrad: AVG_POOL_GRADIENT, ProbMaxPool: PROB_POOL, ProbMaxPoolGrad: PROB_POOL_GRADIENT,
             StochasticMaxPool: STOCHASTIC_POOL, WeightedMaxPool: WEIGHTED_POOL, WeightedMaxPoolGrad: WEIGHTED_POOL_GRADIENT}
 
 
