@@ -279,7 +279,7 @@ TILES = r"""
             const Tile<float> out_tile{result.data(), inner};
             sum_tile<false>(windows, true, tile, out_tile, inner);
             norm_tile<false>(windows, scales, power, tile, out_tile, inner);
-            undo_tile<false>(windows, UndoTerms<decltype(power)>(windows, scales, power, tile, tile), out_tile, inner);
+            undo_tile<false>(windows, UndoTerms<decltype(power)>(windows, scales, power, tile, tile, inner), out_tile, inner);
         }
 """
 POWERS = (0.25, 0.5, 0.75, 1, 1e-6, 0.1, 0.6, 1.5, 2, 3, 20)

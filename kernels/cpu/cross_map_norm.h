@@ -10,10 +10,10 @@
 //
 //               inner ->                 forward, windows of 3       gradient, a window later
 //     channel  +------+------+--
-//        |     | tile | tile |        i-1 | x^2 |                     | t | x^2 |
-//        v     +------+------+ ..     i   | x^2 | -> y[i]             | t | x^2 |   sum of t -> gx[i]
-//              |      |      |        i+1 | x^2 |                     | t | x^2 | -> t[i+1]
-//              |      |      |                                            | x^2 |
+//        |     | tile | tile |        i-1 | x |                       | t | x |
+//        v     +------+------+ ..     i   | x | -> y[i]               | t | x |   sum of t -> gx[i]
+//              |      |      |        i+1 | x |                       | t | x | -> t[i+1]
+//              |      |      |                                            | x |
 //
 // Bound by memory where the power is cheap (power.h): each array is read or written once, and outputs that no cache can hold
 // go around the caches. Every window is summed from the terms, in the order of the channels: a running sum would carry what it
@@ -107,13 +107,17 @@ struct Tile {
     Float* operator[](int64_t channel) const { return data + channel * stride; }
 };
 
-// The latest rows of a tile, in scratch memory that belongs to the `Name`: of channel c until c + rows is written.
+// The latest rows of a tile, in scratch memory that belongs to the `Name`: of channel c until c + rows is written. Rows lie a line
+// further apart than they are wide, as neighbours at a distance of 4 kB would push each other out of the L1 cache.
 class Ring {
   public:
     template <class Name>
-    static Ring of(int64_t rows) { return {scratch<Name>(rows * tile_width), rows}; }
+    static Ring of(int64_t rows, int64_t width) {
+        const int64_t pitch = (width + 15) / 16 * 16 + 16;
+        return {scratch<Name>(rows * pitch), rows, pitch};
+    }
 
-    float* operator[](int64_t channel) const { return data_ + channel % rows_ * tile_width; }
+    float* operator[](int64_t channel) const { return data_ + channel % rows_ * pitch_; }
 
     // sums[v] = the sum over those channels, in their order, of term(sum so far, element).
     template <class Vectors, class Term>
@@ -125,17 +129,17 @@ class Ring {
     }
 
   private:
-    Ring(float* data, int64_t rows) : data_(data), rows_(rows) {}
+    Ring(float* data, int64_t rows, int64_t pitch) : data_(data), rows_(rows), pitch_(pitch) {}
 
     template <class Vectors, class Term>
     void add(int64_t begin, int64_t end, int64_t b, const Vectors& some, vec (&sums)[Vectors::count], const Term& term) const {
-        const float* row = data_ + begin * tile_width + b;
-        for (int64_t i = begin; i < end; ++i, row += tile_width)
+        const float* row = data_ + begin * pitch_ + b;
+        for (int64_t i = begin; i < end; ++i, row += pitch_)
             for (int v = 0; v < Vectors::count; ++v) sums[v] = term(sums[v], some.load(row + v * lanes));
     }
 
     float* data_;
-    int64_t rows_;
+    int64_t rows_, pitch_;
 };
 
 struct Images;  // these name scratch memory
@@ -169,7 +173,7 @@ class Rows {
 
 template <bool Stream>
 void sum_tile(const ChannelWindows& windows, bool transposed, const Tile<const float>& x, const Tile<float>& z, int64_t width) {
-    const Rows images(x, Ring::of<Images>(windows.most()));
+    const Rows images(x, Ring::of<Images>(windows.most(), width));
     for (int64_t i = 0, read = 0; i < windows.channels; ++i) {
         const Channels window = transposed ? windows.holding(i) : windows.of(i);
         float* out = z[i];
@@ -187,8 +191,8 @@ void sum_tile(const ChannelWindows& windows, bool transposed, const Tile<const f
 class Denominators {
   public:
     // `rows`: those of the images that the ring keeps.
-    Denominators(const NormScales& scales, const Tile<const float>& x, int64_t rows)
-        : images_(x, Ring::of<Images>(rows)), add_scale_(static_cast<float>(scales.add_scale)),
+    Denominators(const NormScales& scales, const Tile<const float>& x, int64_t rows, int64_t width)
+        : images_(x, Ring::of<Images>(rows, width)), add_scale_(static_cast<float>(scales.add_scale)),
           min_div_(static_cast<float>(scales.min_div)) {}
 
     // Those of the channel whose window it is, when the images of the channels before `read` are in the ring.
@@ -209,7 +213,7 @@ class Denominators {
 template <bool Stream, class Power>
 void norm_tile(const ChannelWindows& windows, const NormScales& scales, const Power& power, const Tile<const float>& x,
                const Tile<float>& y, int64_t width) {
-    const Denominators denominators(scales, x, windows.most());
+    const Denominators denominators(scales, x, windows.most(), width);
     for (int64_t i = 0, read = 0; i < windows.channels; ++i) {
         const Channels window = windows.of(i);
         const float* images = denominators.images(i);
@@ -229,10 +233,10 @@ template <class Power>
 class UndoTerms {
   public:
     UndoTerms(const ChannelWindows& windows, const NormScales& scales, const Power& power, const Tile<const float>& x,
-              const Tile<const float>& gy)
-        : windows_(windows), denominators_(scales, x, 2 * windows.most()), power_(power), gy_(gy),
-          factor_(static_cast<float>(-2 * scales.add_scale * scales.pow_scale)), terms_(Ring::of<Terms>(windows.most())),
-          scaled_(Ring::of<Scaled>(windows.most())) {}
+              const Tile<const float>& gy, int64_t width)
+        : windows_(windows), denominators_(scales, x, 2 * windows.most(), width), power_(power), gy_(gy),
+          factor_(static_cast<float>(-2 * scales.add_scale * scales.pow_scale)),
+          terms_(Ring::of<Terms>(windows.most(), width)), scaled_(Ring::of<Scaled>(windows.most(), width)) {}
 
     // t and gy d^-power of channel j, into their rings.
     template <class Vectors>
@@ -329,7 +333,7 @@ inline void cross_map_norm_undo(const ChannelShape& s, const ChannelWindows& win
     with_power(scales.pow_scale, [&](const auto& power) {
         for_tiles(s, 3, gx, threads, [&](int64_t first, int64_t width, bool streamed) {
             const UndoTerms<std::decay_t<decltype(power)>> undo(windows, scales, power, {x + first, s.inner},
-                                                               {gy + first, s.inner});
+                                                               {gy + first, s.inner}, width);
             const Tile<float> out{gx + first, s.inner};
             streamed ? undo_tile<true>(windows, undo, out, width) : undo_tile<false>(windows, undo, out, width);
         });
