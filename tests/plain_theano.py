@@ -6,7 +6,7 @@ from theano.tensor.elemwise import Elemwise
 from theano.tensor.nnet import abstract_conv, conv
 from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.nnet.corr import BaseCorrMM
-from theano.tensor.signal.pool import AveragePoolGrad, MaxPoolGrad, Pool
+from theano.tensor.signal.pool import AveragePoolGrad, DownsampleFactorMaxGradGrad, MaxPoolGrad, Pool, PoolGrad
 
 SCIPYS = (("_valfrommode", "signaltools"), ("_bvalfromboundary", "signaltools"), ("convolve", "signaltools"), ("_convolve2d", "sigtools"))
 
@@ -32,6 +32,19 @@ def compile_little(setattr):
     for op in (BaseCorrMM, ConvOp, Pool, AveragePoolGrad, MaxPoolGrad):
         setattr(op, "make_thunk", as_c)
     setattr(Elemwise, "make_thunk", as_c_unless_numpy_has_it)
+
+
+def compile_nothing(setattr):
+    """All that has Python runs in Python. What does not, as CorrMM, runs as C still, and so do layoutopt's ops, and poolings, whose
+    Python indexes arrays by lists of slices, which numpy 1.23 takes for something else."""
+    make_thunk = Op.make_thunk
+
+    def in_python(self, node, storage_map, compute_map, no_recycling, impl=None):
+        in_c = (type(self).perform is Op.perform or isinstance(self, (Pool, PoolGrad, DownsampleFactorMaxGradGrad)) or
+                type(self).__module__.startswith("layoutopt."))
+        return make_thunk(self, node, storage_map, compute_map, no_recycling, impl if in_c else "py")
+
+    setattr(Op, "make_thunk", in_python)
 
 
 def find_scipys_functions(setattr):

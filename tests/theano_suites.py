@@ -34,8 +34,14 @@ SUITES = (
     "tests/test_2nd_order_grads.py",
     "tests/test_rop.py",
 )
-# Those where our kernels have most to do, and which cases of their tests: each so manieth.
-QUICK = {"tensor/signal/tests/test_pool.py": 40, "tensor/nnet/tests/test_corr.py": 1, "tensor/nnet/tests/test_abstract_conv.py": 40}
+# Those where our kernels have most to do: {suite: (of a test's cases each so manieth, pytest's -k)}.
+QUICK = {
+    "tensor/signal/tests/test_pool.py": (1, "(FactorMax or max_pool_2d) and not grad and not hessian"),
+    "tensor/nnet/tests/test_corr.py": (1, "TestCorr2D or TestGroupCorr2d or TestAsymmetricCorr"),
+    "tensor/nnet/tests/test_conv.py": (1, ""),
+    "tensor/nnet/tests/test_abstract_conv.py": (40, "not Conv3d"),
+}
+IN_FLOAT64 = ("tensor/signal/tests/test_pool.py",)
 # Tests that may fail with everything forced into c01b, and why.
 TOLD = "the old ConvOp refuses sizes other than it was told; FilterActs computes with those that there are"
 ACCEPTED = {
@@ -43,7 +49,7 @@ ACCEPTED = {
     "test_conv.py::TestConv2D::test_unroll_batch_kern_fail": TOLD,
     "test_conv.py::TestConv2D::test_unroll_patch_true_fail": TOLD,
 }
-TOTALS = ("functions", "functions in c01b", "sites", "raised")
+TOTALS = ("functions", "functions in c01b", "sites")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,8 +128,43 @@ def in_a_line(problem):
     return ("failed: %s: %s" % (type(problem).__name__, problem)).splitlines()[0][:300]
 
 
-def count_sites(counts):
-    """Count what the optimizer does, and what it raises, which Theano would only log."""
+def draw_in_float32(module):
+    """Make a suite draw its images in float32, and declare them so: of float64 all would be left to Theano. What is to be
+    differentiated by finite differences stays in float64, where they mean something."""
+    import numpy
+    from theano import tensor
+    from theano.tests import unittest_tools
+
+    class Array(numpy.ndarray):
+        """Takes a list of slices for a tuple of them, as numpy did until 1.23 and the suite's reference expects."""
+
+        def __getitem__(self, index):
+            return super().__getitem__(tuple(index) if isinstance(index, list) else index)
+
+    class Generator(numpy.random.RandomState):
+        def rand(self, *shape):
+            return super().rand(*shape).astype("float32").view(Array)
+
+    module.np, module.np.random = copy_of(numpy), copy_of(numpy.random)
+    module.np.random.RandomState = Generator
+    module.np.zeros = lambda *args, **kwargs: numpy.zeros(*args, **kwargs).view(Array)
+    module.utt = copy_of(unittest_tools)
+    module.utt.verify_grad = lambda op, points, *args, **kwargs: unittest_tools.verify_grad(
+        op, [numpy.array(point, "float64") for point in points], *args, **kwargs)
+    module.tensor = copy_of(tensor)
+    for name in dir(tensor):
+        if name.startswith("d") and hasattr(tensor, "f" + name[1:]):
+            setattr(module.tensor, name, getattr(tensor, "f" + name[1:]))
+
+
+def copy_of(module):
+    copy = types.ModuleType(module.__name__)
+    vars(copy).update(vars(module))
+    return copy
+
+
+def count_sites(counts, raised):
+    """Count what the optimizer does, and keep what it raises, which Theano would only log."""
     from layoutopt import optimizer
     carry = optimizer.carry_layout
 
@@ -131,8 +172,7 @@ def count_sites(counts):
         try:
             record = carry(*args, **kwargs)
         except Exception as problem:
-            counts["raised"] += 1
-            print("layoutopt raised", in_a_line(problem))
+            raised.append(in_a_line(problem))
             raise
         moved = [site for site in record.sites if site.layout == "c01b"]
         counts["functions"] += 1
@@ -168,7 +208,7 @@ def accept_our_ops():
             for attribute, op in list(vars(value).items()) if inspect.isclass(value) else ():
                 if attribute.endswith("_op") and inspect.isclass(op) and op in ours:
                     setattr(value, attribute, (op, ours[op]))
-    for name in ("run_fwd", "run_gradweight", "run_gradinput"):
+    for name in ("run_fwd", "run_gradweight", "run_gradinput"):  # take the op as an argument
         run = getattr(test_abstract_conv.BaseTestConv, name)
 
         def accepting(*args, target_op=None, run=run, **kwargs):
@@ -177,7 +217,7 @@ def accept_our_ops():
         setattr(test_abstract_conv.BaseTestConv, name, accepting)
 
 
-def child(run, suite, every, answer):
+def child(run, suite, every, words, answer):
     stand_in_for_nose()
     import pytest
     import theano
@@ -185,35 +225,38 @@ def child(run, suite, every, answer):
     import plain_theano
 
     plain_theano.find_scipys_functions(setattr)
-    plain_theano.compile_little(setattr)
-    theano.compile.optdb.remove_tags("elemwise_fusion", "fast_run", "fusion")  # each result of it would be compiled
-    counts = collections.Counter()  # of what the optimizer did
+    plain_theano.compile_nothing(setattr)
+    theano.compile.optdb.remove_tags("elemwise_fusion", "fast_run", "fusion")  # what it makes has no Python
+    counts, raised = collections.Counter(), []
     if run != "stock":
-        count_sites(counts)
+        count_sites(counts, raised)
     if run == "forced":
         force()
     folder = os.path.dirname(theano.__file__)
+    module = importlib.import_module("theano." + suite[:-len(".py")].replace("/", "."))
+    if suite in IN_FLOAT64:
+        draw_in_float32(module)
     outcomes = Outcomes(every)
-    outcomes.unroll(importlib.import_module("theano." + suite[:-len(".py")].replace("/", ".")))
+    outcomes.unroll(module)
     open(answer + ".ini", "w").close()  # no settings of the project's
-    pytest.main(["-c", answer + ".ini", "--rootdir", os.path.dirname(folder), "-p", "no:cacheprovider", "-q", "--tb=" + os.environ.get("TB", "no"), *os.environ.get("PT", "").split(), "--disable-warnings",
-                 "-o", "python_files=*.py", os.path.join(folder, suite)], plugins=[outcomes])
+    pytest.main(["-c", answer + ".ini", "--rootdir", os.path.dirname(folder), "-p", "no:cacheprovider", "-q", "--tb=line",
+                 "--disable-warnings", "--durations=5", "-k", words, os.path.join(folder, suite)], plugins=[outcomes])
     with open(answer, "w") as file:
-        json.dump({"outcomes": outcomes.outcomes, "counts": counts}, file)
+        json.dump({"outcomes": outcomes.outcomes, "counts": counts, "raised": raised}, file)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The runs compared.
 
-def run_suite(run, suite, every, folder):
-    """What a child finds: {"outcomes": {test: outcome}, "counts": {what: how many}}, and the seconds it took."""
+def run_suite(run, suite, share, folder):
+    """What a child finds, and the seconds it took: {"outcomes": {test: outcome}, "counts": {what the optimizer did: how often},
+    "raised": [what it raised]}."""
     answer = os.path.join(folder, "answer.json")
-    flags = ["floatX=float32"] + ["optimizer_including=layoutopt"] * (run != "stock")
-    environ = dict(os.environ, THEANORC=os.devnull, LAYOUTOPT_CACHE=folder,
-                   THEANO_FLAGS=",".join([os.environ.get("THEANO_FLAGS", "")] + flags))
+    flags = "%s,floatX=float32,optimizer_including=%s" % (os.environ.get("THEANO_FLAGS", ""), "" if run == "stock" else "layoutopt")
     start = time.time()
-    done = subprocess.run([sys.executable, __file__, "--child", run, suite, str(every), answer],
-                          env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run([sys.executable, __file__, "--child", run, suite, *map(str, share), answer],
+                          env=dict(os.environ, THEANORC=os.devnull, LAYOUTOPT_CACHE=folder, THEANO_FLAGS=flags),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     if done.returncode or not os.path.exists(answer):
         sys.exit("%s, %s: the interpreter ended with %d:\n%s" % (suite, run, done.returncode, done.stdout[-3000:]))
     with open(answer) as file:
@@ -239,19 +282,21 @@ def summary(outcomes):
     return ", ".join("%d %s" % (number, kind) for kind, number in sorted(kinds.items()))
 
 
-def compare(suite, every, folder):
+def compare(suite, share, folder):
     """Run a suite three times and print what came out; the number of tests that fail for layoutopt alone, and what it did."""
-    stock, seconds = run_suite("stock", suite, every, folder)
+    stock, seconds = run_suite("stock", suite, share, folder)
     print("%s\n  without   %s (%.0f s)" % (suite, summary(stock["outcomes"]), seconds), flush=True)
     worse, moved = 0, collections.Counter()
     for run in RUNS[1:]:
-        found, seconds = run_suite(run, suite, every, folder)
+        found, seconds = run_suite(run, suite, share, folder)
         print("  %-9s %s (%.0f s); %s" % (run, summary(found["outcomes"]), seconds, in_words(found["counts"])), flush=True)
         for test, (before, after) in differences(stock["outcomes"], found["outcomes"]).items():
             reason = next((reason for word, reason in ACCEPTED.items() if word in test and run == "forced"), None)
             worse += reason is None
             print("    %s: %s\n      %s" % ("WORSE" if reason is None else "accepted, " + reason, test, after))
-        worse += found["counts"].get("raised", 0)
+        for problem in found["raised"]:
+            worse += 1
+            print("    WORSE: the optimizer raises: %s" % problem)
         moved.update(found["counts"])
     return worse, moved
 
@@ -260,16 +305,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the suites of QUICK, and of a test with many cases only some")
     parser.add_argument("--only", default="", metavar="WORD", help="suites whose path has this word in it")
-    parser.add_argument("--child", nargs=4, metavar=("RUN", "SUITE", "EVERY", "ANSWER"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, metavar=("RUN", "SUITE", "EVERY", "WORDS", "ANSWER"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:
-        run, suite, every, answer = chosen.child
-        return child(run, suite, int(every), answer)
+        run, suite, every, words, answer = chosen.child
+        return child(run, suite, int(every), words, answer)
     suites = [suite for suite in (QUICK if chosen.quick else SUITES) if chosen.only in suite]
     worse, moved = 0, collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         for suite in suites:
-            more, counts = compare(suite, QUICK[suite] if chosen.quick else 1, folder)
+            more, counts = compare(suite, QUICK[suite] if chosen.quick else (1, ""), folder)
             worse, moved = worse + more, moved + counts
     print("all: %s" % in_words(moved))
     if not moved["functions in c01b"]:
