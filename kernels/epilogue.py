@@ -5,7 +5,7 @@ results equal those to the last bit: the bias is added after the whole sum, and 
 C++ is ``cpu/epilogue.h``, which each kernel's last loop calls.
 """
 from theano.gof import Apply, ParamsType
-from theano.gradient import DisconnectedType, Lop, Rop
+from theano.gradient import DisconnectedType, Rop, grad
 from theano.scalar import int64
 from theano.tensor import TensorType, as_tensor_variable, gt, lt, switch
 
@@ -75,8 +75,10 @@ class _WithEpilogue:
         return [[True] * len(node.outputs)] * (len(node.inputs) - 1) + [self._bias_reaches()[:len(node.outputs)]]
 
     def L_op(self, inputs, outputs, output_gradients):
-        wanted = [(x, g) for x, g in zip(self.unfused(*inputs), output_gradients) if not isinstance(g.type, DisconnectedType)]
-        return list(Lop(*map(list, (wanted and list(zip(*wanted))[0], inputs, wanted and list(zip(*wanted))[1]))))
+        # As of a product: gradients that Theano is told for two values, one of which is computed from the other, do not add up.
+        known = [(x, g) for x, g in zip(self.unfused(*inputs), output_gradients) if not isinstance(g.type, DisconnectedType)]
+        return grad(sum((x * g).sum() for x, g in known), inputs, consider_constant=[g for _, g in known],
+                    disconnected_inputs="ignore")
 
     def R_op(self, inputs, eval_points):
         known = [(x, point) for x, point in zip(inputs, eval_points) if point is not None]
