@@ -27,6 +27,30 @@ _KEPT = (0, 1, 2, 4)  # of (images, channels, rows, rows of a window, columns, c
 _UNFILLED = "windows of %d x %d do not fill the images"
 
 
+class Filled(Assert):
+    """An assertion in the place of an op, which raises what that did: ValueError, a reshape, or TypeError, images2neibs.
+
+    Parameters
+    ----------
+    msg : str
+    error : class of exceptions, one of Python's own
+    """
+
+    __props__ = ("msg", "error")
+
+    def __init__(self, msg, error):
+        super().__init__(msg)
+        self.error = error
+
+    def perform(self, node, inputs, output_storage):
+        if not all(inputs[1:]):
+            raise self.error(self.msg)
+        output_storage[0][0] = inputs[0]
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        return super().c_code(node, name, inputs, outputs, sub).replace("AssertionError", self.error.__name__)
+
+
 def name_windows(edits, shapes, constraints="layoutopt"):
     """Replace sums over windows that are written with reshapes, and their gradients.
 
@@ -71,7 +95,7 @@ def _reshaped(node, sums):
     if entries is None:
         return None
     kept, window = [entries[axis] for axis in _KEPT], [sums.of(entries[axis]).known for axis in (3, 5)]
-    images = _filled(images, kept, window, sums, True)
+    images = _filled(images, kept, window, sums, ValueError)
     if images is None:
         return None
     scaled, factor = _scaled(node.outputs[0])
@@ -90,7 +114,7 @@ def _neighbours(node, sums):
     if entries is None or len(entries) != 4 or not constant or mode not in ("valid", "ignore_borders"):
         return None
     window = [int(size) for size in window.data]
-    images = _filled(images, entries, window, sums, mode == "valid")
+    images = _filled(images, entries, window, sums, TypeError if mode == "valid" else None)
     if images is None:
         return None
     return reshape.outputs[0], _pool(images, window, factor), images, window, _NEIGHBOURS_NOTE
@@ -105,7 +129,8 @@ def _entries(shape):
 
 def _filled(images, kept, window, sums, fails):
     """`images` of which `kept` are sizes (images, channels, rows of windows, columns of windows), under an assertion if reading
-    them so `fails` where windows leave pixels out and it is not proven that they do not; None where these are other sizes."""
+    them so raises `fails`, not None, where windows leave pixels out and it is not proven that they do not; None where these are
+    other sizes."""
     if None in window or min(window) < 1 or window == [1, 1]:
         return None
     proven = True
@@ -117,10 +142,10 @@ def _filled(images, kept, window, sums, fails):
             proven = False
             if side == 1 or sums.of(size) != sums.of(int_div(symbolic, side)):
                 return None
-    if proven or not fails:
+    if proven or fails is None:
         return images
     sizes = [Shape_i(axis)(images) for axis in range(4)]
-    return Assert(_UNFILLED % tuple(window))(images, eq(mul(*kept, *window), mul(*sizes)))
+    return Filled(_UNFILLED % tuple(window), fails)(images, eq(mul(*kept, *window), mul(*sizes)))
 
 
 def _scaled(variable):
@@ -156,7 +181,7 @@ def _gradient(node, pooled, sums):
     for images, window in pooled:
         same = all(sums.of(entry) == sums.size(images, axis) for axis, entry in enumerate(entries))
         kept = [_asked(sizes[axis]) for axis in _KEPT]
-        if same and [sums.of(sizes[axis]).known for axis in (3, 5)] == window and _filled(images, kept, window, sums, False):
+        if same and [sums.of(sizes[axis]).known for axis in (3, 5)] == window and _filled(images, kept, window, sums, None):
             return AveragePoolGrad(True, "sum", 2)(images, _squeezed(gradient), window, window, (0, 0))
     return None
 
