@@ -100,7 +100,8 @@ def stochastic_max_pool_c01b(c01b, pool_shape, pool_stride, start=0, seed=1234):
     start : int or (rows, columns)
         First pixel of the first window.
     seed : int
-        Of the stream of draws. The original took it for a number of outputs, which it ignored, and drew from 1234 always.
+        Of the stream of draws; layers of one model want different ones. The original took it for a number of outputs, which it
+        ignored, and drew from 1234 always.
 
     Returns
     -------
