@@ -29,6 +29,7 @@ from .products import (ONE, Product, Products, built, close, factor, float32, is
                        scalar_class)
 from .sums import Sums
 
+TINY = 1e-30  # what is added to squares, or scales them, is a number that float32 has, and above 0
 _MOVES = (IncSubtensor, Join) + tuple(CROPS)  # by which values get among zeros, and out of them
 _FORWARD = "a normalisation across %d channels, written as slices of squares between zeros"
 _BACKWARD = "the gradient of a normalisation across %d channels, written as increments of zeros"
@@ -73,7 +74,7 @@ def _above(variables, wanted):
         new = [out for out in _clients(frontier.pop(0), wanted) if out not in reached]
         reached.update(dict.fromkeys(new))
         frontier += new
-    return [variable for variable in reached if variable not in set(variables)]
+    return list(reached)[len(variables):]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def _read(variable, terms, square, products):
     squares = [(move, product) for move, product in terms if product.powers]
     size, scale = len(squares), squares[0][1].number
     axes = {axis for (axis, _), _ in squares if axis is not None}
-    if len(axes) != 1 or offset <= 0 or scale <= 0 or any(product.number != scale for _, product in squares):
+    if len(axes) != 1 or not all(TINY <= value <= 1 / TINY for value in (offset, scale)) or any(product.number != scale for _, product in squares):
         return None
     if sorted(place for (_, place), _ in squares) != [i - size // 2 for i in range(size)]:
         return None
@@ -230,6 +231,8 @@ class _Naming:
     def _gradient_in(self, total, window, neighbours):
         """A sum with the gradient for A + b * x * W, W being the variable `window`; None where that is not in it."""
         order = self._order(total, neighbours.products)
+        if total.dtype != "float32":
+            return None
         terms = [(neighbours.products.of(x, order), sign, x) for sign, x in addends(total)]
         x = Product(1.0, self.found.product.powers)
         for holder in [product for product, _, _ in terms]:
@@ -284,11 +287,13 @@ class _Naming:
         return Product(1.0, ((factor(self._normalised(exponent)), 1),))
 
     def _undone(self, exponent, gy):
-        """The gradient for `gy`, a product."""
-        key = exponent, gy.number, gy.key
+        """The gradient for `gy`, a product; None where that is of another dtype."""
+        key, x = (exponent, gy.number, gy.key), self.found.x
         if key not in self._gradients:
-            x = self.found.x
-            self._gradients[key] = self.found.op(CrossMapNormUndo, exponent)(x, built(gy, x))
+            gy = built(gy, x)
+            if gy.dtype != "float32":
+                return None
+            self._gradients[key] = self.found.op(CrossMapNormUndo, exponent)(x, gy)
         self.exponents.append(exponent)
         return self._gradients[key]
 
@@ -323,7 +328,8 @@ class _Naming:
             times = round(-product.power(self.d) / exponent)
             if times >= 1 and close(-product.power(self.d), times * exponent) and product.holds(self.found.product, times):
                 rest = product.without(self.d).times(self.found.product, -times)
-                return self._built(rest.times(self._factor_of_acts(exponent), times), order)
+                new = self._built(rest.times(self._factor_of_acts(exponent), times), order)
+                return new if new.dtype == variable.dtype else None
         return None
 
 

@@ -13,6 +13,8 @@ from theano.tensor.elemwise import DimShuffle, Elemwise
 
 # Of numbers and exponents that Theano computed in float32, by up to 16 roundings.
 TOLERANCE = 16 * 2.0 ** -24
+# What is raised further, or is made of larger or smaller numbers, counts as a variable: no number here is infinite.
+LARGEST_EXPONENT, SMALLEST = 6, 1e-45
 DEPTH = 100  # of nested products that are multiplied out; a longer chain counts as a variable
 
 
@@ -175,7 +177,7 @@ class Products:
 
     def _may_be_raised(self, product, exponent):
         """Whether the power of a product is the product of powers: (a * b) ** 0.5 is not where both are negative."""
-        if exponent is None or (product.number == 0 and exponent < 0):
+        if exponent is None or not abs(exponent) <= LARGEST_EXPONENT or not SMALLEST < abs(product.number) < 1 / SMALLEST:
             return False
         positive = product.number > 0 and all(variable in self._positive for (variable, _), _ in product.powers)
         return positive or exponent == int(exponent)

@@ -46,6 +46,9 @@ CONVERSIONS = {
     "allconv": 3,
 }
 
+# What else becomes ops of ours, all in c01b.
+RECOGNISED = {"alexnet": ["CrossMapNorm", "CrossMapNorm", "CrossMapNormUndo", "CrossMapNormUndo"]}
+
 
 @pytest.fixture(autouse=True)
 def conversions_count(monkeypatch):
@@ -69,7 +72,8 @@ def test_same_losses_and_no_needless_conversion(name):
 
     record = layoutopt.explain(step).record
     nodes = step.maker.fgraph.apply_nodes
-    assert [site for site in record.sites if site.layout != "c01b"] == []
+    assert [found for found in record.sites + list(record.recognised) if found.layout != "c01b"] == []
+    assert sorted(found.op for found in record.recognised) == RECOGNISED.get(name, [])
     assert len(record.conversions) == sum(isinstance(node.op, (ToBC01, ToC01B)) for node in nodes)
     activations = activation_conversions(step.maker.fgraph)
     assert len(activations) == CONVERSIONS[name], activations

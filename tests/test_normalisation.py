@@ -2,6 +2,8 @@
 
 What is recognised is seen in the graph as the optimizer meets it, which needs no compilation.
 """
+import json
+
 import numpy as np
 import pytest
 import theano
@@ -12,13 +14,17 @@ from theano.tensor.nnet import conv2d
 from theano.tensor.signal.pool import pool_2d
 from theano.tensor.subtensor import IncSubtensor, Subtensor
 
+from layoutopt.explain import Report
+from layoutopt.facts import SCHEMA, from_dict
 from layoutopt.kernels.cross_map_norm import CrossMapNorm, CrossMapNormUndo, CrossMapSum
 from layoutopt.kernels.reference.cross_map_norm import cross_map_norm, cross_map_norm_undo, denominators, window_sum
 from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.normalisation import name_normalisations
+from layoutopt.rewrites.record import RecognisedRecord, Record
 from layoutopt.rewrites.shapes import Shapes
 
 from cheap_mode import few_compilations, mode  # noqa: F401  (a fixture)
+from json_schema import breaches
 from normalisations import AXES, DIVISIONS, FORMS, term_by_term
 from test_padding import early
 from test_rewrite import whole
@@ -234,6 +240,22 @@ def test_other_dtypes_stay():
     assert edits.notes == {}
 
 
+def test_costs_of_other_dtypes_stay():
+    """A gradient in float64 from normalised float32 images."""
+    doubles = T.dtensor4()
+    for outputs in ([T.grad((normalised() * doubles).sum(), X)], [normalised() * doubles, T.grad((normalised() * doubles).sum(), X)]):
+        fgraph, edits = named(*outputs)
+        assert [out.dtype for out in fgraph.outputs] == [out.dtype for out in outputs]
+        assert len(ops(fgraph, CrossMapNormUndo)) <= 1
+
+
+@pytest.mark.parametrize("number", [1e-38, 1e30])
+def test_numbers_at_the_ends_of_float32(number):
+    """Numbers with which no product overflows, and such that it would."""
+    named(*with_gradient(normalised(alpha=np.float32(number))))
+    named(*with_gradient(normalised(np.float32(number) * X, k=np.float32(number))))
+
+
 def test_normalisation_along_another_axis():
     """Rows instead of channels: the same formula, the same op."""
     x = X.dimshuffle(0, 2, 1, 3)
@@ -328,3 +350,14 @@ def test_what_matches_in_part():
     for a, b in zip(*(f(*values) for f in functions)):
         np.testing.assert_allclose(a, b, rtol=gamma(100), atol=gamma(100) * abs(a).max())
         assert a.shape == b.shape and a.dtype == b.dtype
+
+
+def test_the_report_tells_it():
+    found = RecognisedRecord("CrossMapNorm", "net.py:3", "c01b", 1e-3, "a normalisation across 5 channels")
+    report = Report(Record([], [], 0, 1.0, 1.0, 1.0, True, recognised=(found,)))
+    assert "c01b CrossMapNorm" in str(report) and "net.py:3; a normalisation across 5 channels" in str(report)
+    document = json.loads(report.to_json())
+    with open(SCHEMA) as schema:
+        assert breaches(document, json.load(schema)) == []
+    facts, = document["functions"]
+    assert from_dict(facts).record.recognised == (found,)
