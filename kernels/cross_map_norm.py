@@ -201,7 +201,8 @@ class CrossMapNorm(_CrossMapNormOp):
 
     def __call__(self, images, **kwargs):
         images = as_c01b(self, "images", images)
-        return [super().__call__(images, **kwargs), self.denominators(images)]
+        kwargs["return_list"] = True
+        return super().__call__(images, **kwargs) + [self.denominators(images)]
 
     def make_node(self, images):
         """The node of `acts` alone."""

@@ -10,8 +10,8 @@ import theano.tensor as tt
 from theano.compile.debugmode import DebugMode
 from theano.tensor.nnet.corr import CorrMM
 
-from layoutopt.kernels import (FilterActs, ImageActs, MaxPool, MaxPoolGrad, StochasticMaxPool, WeightActs, WeightedMaxPool,
-                               WeightedMaxPoolGrad)
+from layoutopt.kernels import (CrossMapNorm, CrossMapNormUndo, FilterActs, ImageActs, MaxPool, MaxPoolGrad, StochasticMaxPool,
+                               WeightActs, WeightedMaxPool, WeightedMaxPoolGrad)
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
 from tolerance import whole_numbers
 
@@ -48,3 +48,14 @@ def test_poolings_and_their_gradients(rng, pool, ops):
     assert ops <= ops_of(f)
     images = np.ones((3, 6, 6, 20), "float32")
     np.testing.assert_array_equal(f(images)[0], 1)
+
+
+def test_normalisation_across_channels_and_its_gradient(rng):
+    x = tt.TensorType("float32", (False,) * 4)("x")
+    y = CrossMapNorm(3, 1, 1, axis=1)(x)[0]
+    f = checked([x], [y, tt.grad(y.sum(), x)])
+    assert {CrossMapNorm, CrossMapNormUndo} <= ops_of(f)
+    y, gx = f(np.ones((2, 4, 3, 20), "float32"))
+    np.testing.assert_allclose(y[:, :, 0, 0], [[1 / 3, 1 / 4, 1 / 4, 1 / 3]] * 2, rtol=1e-6)
+    # 1 / d - 2 (1 / d^2 of each channel that has this one in its window)
+    np.testing.assert_allclose(gx[0, :2, 0, 0], [1 / 3 - 2 / 9 - 2 / 16, 1 / 4 - 2 / 9 - 4 / 16], rtol=1e-5)
