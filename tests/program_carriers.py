@@ -368,4 +368,4 @@ def size_as_number(d):
     d.add("%s + T.cast(%s, 'float32')" % (x.name, size), x.shape)
 
 RARE = (changed_part, listed, split, zeros_around, spread, product, tensor_product, row_wise, batch_normalization,
-        response_normalization, loop, minibatch, windows, without_rule, size_as_number)
+        response_normalization, response_normalization, loop, minibatch, windows, without_rule, size_as_number)

@@ -96,6 +96,26 @@ def convolution(d):
     d.add("T.nnet.conv2d(%s)" % ", ".join([x.name, filters] + options), (x.shape[0], shape[0], rows, columns))
 
 
+LAYERS = ("T.nnet.relu({0})", "T.maximum({0}, 0)", "T.tanh({0})", "{0}", "T.nnet.relu({0}, 0.25)", "abs({0})")
+
+
+def layer(d):
+    """A convolution, its bias and an activation, and perhaps a pooling between."""
+    before = len(d.values)
+    convolution(d)
+    if len(d.values) == before:
+        return
+    if d.chance(3):
+        pooling(d)
+    x = d.values[-1]
+    if x.ndim == 4:
+        bias = "%s.dimshuffle('x', 0, 'x', 'x')" % d.shared((x.shape[1],)).name
+        biased = d.one_of("(%s + %s)" % (x.name, bias), "(%s + %s)" % (bias, x.name), "(%s - %s)" % (x.name, bias), x.name)
+        d.add(d.one_of(*LAYERS).format(biased), x.shape)
+    if d.chance(3):
+        pooling(d)
+
+
 def convolution_by_hand(d):
     """CorrMM and ConvOp, as old programs have them."""
     x = d.pick(4)

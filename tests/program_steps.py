@@ -9,7 +9,7 @@ from programs import Program
 BATCHES = (2, 3, 5, 1, 4, 7, 8, 16, 17, 20)
 
 # How often steps are wanted, beside each other.
-STEPS = (16 * (sites.convolution,) + 4 * (sites.pooling, carriers.unary, carriers.binary)
+STEPS = (8 * (sites.convolution, sites.layer) + 4 * (sites.pooling, carriers.unary, carriers.binary)
          + 2 * (sites.image_gradient, carriers.reshape, carriers.part, carriers.join, carriers.dimshuffle, carriers.reduction)
          + (sites.convolution_by_hand, sites.weight_gradient, sites.double_precision) + carriers.RARE)
 

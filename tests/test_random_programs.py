@@ -67,8 +67,9 @@ def test_random_programs(hardly_any_compilation):
         raise
     finally:
         print(", ".join("%d %s" % (count, what) for what, count in seen.items()))
-    assert seen["programs"] >= 0.8 * NUMBER and seen["programs in c01b"] > 0.5 * seen["programs"]
-    assert seen["exact programs"] > 0.3 * seen["programs"] and seen["conversions"] > seen["programs"]
+    if NUMBER >= 100:  # of fewer, hypothesis makes small ones
+        assert seen["programs"] > 0.8 * NUMBER and seen["programs in c01b"] > 0.5 * seen["programs"]
+        assert seen["exact programs"] > 0.3 * seen["programs"] and seen["conversions"] > seen["programs"]
 
 
 def keep(program, error):
