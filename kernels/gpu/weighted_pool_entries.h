@@ -1,5 +1,5 @@
 // The C entries of WeightedMaxPool and WeightedMaxPoolGrad: sizes are checked by the functions of cpu/pool_op.h, then one kernel
-// is queued.
+// is queued, or two, of which the second reads what the first wrote to scratch memory of the output's size.
 #pragma once
 #include "pool_entries.h"
 
@@ -30,8 +30,13 @@ inline int weighted_max_pool_grad_op(PyGpuArrayObject* x_in, PyGpuArrayObject* y
     if (check_shape(op, "y", y_in, outputs) || check_shape(op, "gz", gz_in, outputs)) return -1;
     const Contiguous x(x_in), y(y_in), gz(gz_in);
     if (x.failed() || y.failed() || gz.failed() || ensure_output(device, op, out, images)) return -1;
+    Workspace q;
+    if (q.allocate(device, static_cast<size_t>(s.output_floats()) * sizeof(float))) return -1;
+    const Program shares{{"pool.cluda", "weighted_pool.cluda"}, "weighted_pool_shares", "#define WEIGHTED_POOL_SHARES\n"};
+    if (launch_pool(device, op, shares, s, no_average, s.channels * s.out_h * s.out_w, x.buffer(), gz.buffer(), q.buffer()))
+        return -1;
     const Program program{{"pool.cluda", "weighted_pool.cluda"}, "weighted_max_pool_grad", "#define WEIGHTED_POOL_GRAD\n"};
-    return launch_pool(device, op, program, s, no_average, s.channels * s.height * s.width, x.buffer(), y.buffer(), gz.buffer(),
+    return launch_pool(device, op, program, s, no_average, s.channels * s.height * s.width, x.buffer(), y.buffer(), q.buffer(),
                        buffer_of(*out));
 }
 
