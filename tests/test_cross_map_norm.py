@@ -359,7 +359,8 @@ def test_denoms_cost_nothing_unless_they_are_read():
         nodes = theano.function([x], outputs, mode=cheap_mode.mode(False)).maker.fgraph.apply_nodes
         assert {type(node.op) for node in nodes} & {CrossMapNorm, CrossMapNormUndo, CrossMapSum} == ops
     value = reals(np.random.RandomState(0), (7, 2, 3, 5))
-    np.testing.assert_allclose(theano.function([x], denoms, mode=SLOW)(value), reference.denominators(value, 5, 1e-4, False, 1.0, 0), rtol=1e-6)
+    d = theano.function([x], denoms, mode=SLOW)(value)
+    np.testing.assert_allclose(d, reference.denominators(value, 5, 1e-4, False, 1.0, 0), rtol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ void sum_tile(const ChannelWindows& windows, bool transposed, const Tile<const f
     for (int64_t i = 0, read = 0; i < windows.channels; ++i) {
         const Channels window = transposed ? windows.holding(i) : windows.of(i);
         float* out = z[i];
-        along_tile(width, [&](int64_t b, const auto& some) {
+        along_tile(width, [&](int64_t b, auto some) {
             images.read(read, window.end, b, some);
             vec sums[some.count];
             images.ring().sum(window, b, some, sums, [](vec sum, vec v) { return sum + v; });
@@ -218,7 +218,7 @@ void norm_tile(const ChannelWindows& windows, const NormScales& scales, const Po
         const Channels window = windows.of(i);
         const float* images = denominators.images(i);
         float* out = y[i];
-        along_tile(width, [&](int64_t b, const auto& some) {
+        along_tile(width, [&](int64_t b, auto some) {
             vec d[some.count];
             denominators(window, read, b, some, d);
             for (int v = 0; v < some.count; ++v)
@@ -273,7 +273,7 @@ void undo_tile(const ChannelWindows& windows, const UndoTerms<Power>& undo, cons
         const Channels window = windows.holding(i);
         const float *images = undo.images(i), *scaled = undo.scaled(i);
         float* out = gx[i];
-        along_tile(width, [&](int64_t b, const auto& some) {
+        along_tile(width, [&](int64_t b, auto some) {
             for (int64_t j = made; j < window.end; ++j) undo.make(j, b, some);
             vec sums[some.count];
             undo.terms().sum(window, b, some, sums, [](vec sum, vec v) { return sum + v; });

@@ -83,7 +83,8 @@ int cross_map_norm_op(PyGpuArrayObject* images, PyGpuArrayObject** out, const Fi
     const NormScales scales = norm_scales(f);
     return across_channels("CrossMapNorm", images, out, f, [&](const auto& device, const auto& s, const auto& windows, Buffer x) {
         const std::string size = size_text(windows), power = power_text(scales.pow_scale);
-        const ChannelKernel small{"norm_small", "#define NORM\n", s, windows}, large{"norm_large", "#define NORM_LARGE\n", s, windows};
+        const ChannelKernel small{"norm_small", "#define NORM\n", s, windows};
+        const ChannelKernel large{"norm_large", "#define NORM_LARGE\n", s, windows};
         return launch_across(device, size.empty() ? large : small, scales, power + size, x, buffer_of(*out));
     });
 }
