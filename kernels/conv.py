@@ -272,8 +272,8 @@ class FilterActs(_ConvOp):
     TypeError
         From the call, for another dtype or number of axes.
     ValueError
-        When run: channels that differ, groups that do not divide channels or filters, empty filters, no output left, an
-        output_shape against the geometry.
+        When run: channels that differ, groups that do not divide channels or filters, empty filters, no output left or more than
+        2**31 - 1 along an axis, an output_shape against the geometry.
 
     Notes
     -----
@@ -294,8 +294,9 @@ class FilterActs(_ConvOp):
         self._check_equal(self._group("channels"), images.shape[0] // self.groups, "images", filters.shape[0], "filters")
         if shape is None:
             grid, (pad, stride, _) = self.output_grid(image_shape, filter_shape), self._kernel_args(filter_shape)
-            self._require(min(grid) >= 1, "images of %d x %d give %d x %d outputs with filters of %d x %d, "
-                          "leading pad (%d, %d), stride (%d, %d)", *image_shape, *grid, *filter_shape, *pad, *stride)
+            self._require(min(grid) >= 1 and max(grid) <= _LARGEST,
+                          "images of %d x %d give %d x %d outputs with filters of %d x %d, leading pad (%d, %d), stride (%d, %d)",
+                          *image_shape, *grid, *filter_shape, *pad, *stride)
         else:
             grid = self._read_shape(shape)
             self._check_grid(image_shape, filter_shape, grid)

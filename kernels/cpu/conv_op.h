@@ -162,7 +162,7 @@ int run_kernel(const Kernel& kernel, const ConvShape& s, const Contiguous& a, co
 inline int all_outputs(ConvShape& s, const ConvParams& p) {
     s.out_h = conv_outputs(s.height, s.filter_h, p.y.resolved(s.filter_h), p.ceil_mode);
     s.out_w = conv_outputs(s.width, s.filter_w, p.x.resolved(s.filter_w), p.ceil_mode);
-    if (s.out_h >= 1 && s.out_w >= 1) return 0;
+    if (std::min(s.out_h, s.out_w) >= 1 && std::max(s.out_h, s.out_w) <= largest_size) return 0;
     PyErr_Format(PyExc_ValueError,
                  "FilterActs: images of %lld x %lld give %lld x %lld outputs with filters of %lld x %lld, "
                  "leading pad (%lld, %lld), stride (%lld, %lld)",
