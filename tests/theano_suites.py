@@ -198,23 +198,35 @@ def force():
 
 def accept_our_ops():
     """Where a test demands Theano's op in the graph, ours in its place is as good."""
-    from theano.tensor.nnet import corr
     from theano.tensor.nnet.tests import test_abstract_conv, test_corr
-    from layoutopt.kernels import FilterActs, ImageActs, WeightActs
+    from theano.tests.unittest_tools import InferShapeTester
 
-    ours = {corr.CorrMM: FilterActs, corr.CorrMM_gradWeights: WeightActs, corr.CorrMM_gradInputs: ImageActs}
+    def either(op):
+        return (op,) + ours_for().get(op, ()) if inspect.isclass(op) else op
+
     for module in (test_abstract_conv, test_corr):
-        for name, value in list(vars(module).items()):
-            for attribute, op in list(vars(value).items()) if inspect.isclass(value) else ():
-                if attribute.endswith("_op") and inspect.isclass(op) and op in ours:
-                    setattr(value, attribute, (op, ours[op]))
-    for name in ("run_fwd", "run_gradweight", "run_gradinput"):  # take the op as an argument
+        for owner in filter(inspect.isclass, vars(module).values()):
+            for name, op in list(vars(owner).items()):
+                if name.endswith("_op") and inspect.isclass(op):
+                    setattr(owner, name, either(op))
+    for name in ("run_fwd", "run_gradweight", "run_gradinput"):
         run = getattr(test_abstract_conv.BaseTestConv, name)
+        setattr(test_abstract_conv.BaseTestConv, name, lambda *args, target_op=None, run=run, **kwargs: run(
+            *args, target_op=either(target_op), **kwargs))
+    check = InferShapeTester._compile_and_check
+    InferShapeTester._compile_and_check = lambda self, inputs, outputs, values, op, *args, **kwargs: check(
+        self, inputs, outputs, values, either(op), *args, **kwargs)
 
-        def accepting(*args, target_op=None, run=run, **kwargs):
-            return run(*args, target_op=(target_op, ours[target_op]) if target_op in ours else target_op, **kwargs)
 
-        setattr(test_abstract_conv.BaseTestConv, name, accepting)
+def ours_for():
+    """{Theano's op: ours that may stand in its place}."""
+    from layoutopt.kernels import FilterActs, ImageActs, WeightActs, avg_pool, pool as max_pool
+    from theano.tensor.nnet import corr
+    from theano.tensor.signal import pool
+
+    return {corr.CorrMM: (FilterActs,), corr.CorrMM_gradWeights: (WeightActs,), corr.CorrMM_gradInputs: (ImageActs,),
+            pool.Pool: (max_pool.MaxPool, avg_pool.AvgPool), pool.MaxPoolGrad: (max_pool.MaxPoolGrad,),
+            pool.AveragePoolGrad: (avg_pool.AvgPoolGrad,), pool.DownsampleFactorMaxGradGrad: (max_pool.MaxPoolGradGrad,)}
 
 
 def child(run, suite, every, words, answer):
