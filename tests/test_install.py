@@ -282,7 +282,7 @@ print(not chosen or theano.configdefaults.try_blas_flag(chosen.split()) == chose
 def test_without_openblas_theano_still_multiplies(from_wheel, tmp_path):
     compiler = tmp_path / "g++"  # by another name Theano warns
     compiler.write_text("""#!/bin/sh
-case "$*" in *openblas*) echo libopenblas.so ;; *) exec g++ "$@" ;; esac
+case "$*" in *-lblas*|*-lopenblas*) exit 1 ;; *openblas*) echo libopenblas.so ;; *) exec g++ "$@" ;; esac
 """)
     compiler.chmod(0o755)
     assert from_wheel.run("""
