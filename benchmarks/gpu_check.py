@@ -15,12 +15,13 @@ import numpy as np
 import theano
 import theano.tensor as tt
 
-from layoutopt.kernels import (AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolGradGrad, ProbMaxPool,
-                               ProbMaxPoolGrad, StochasticMaxPool, ToBC01, ToC01B, WeightActs, WeightedMaxPool,
-                               WeightedMaxPoolGrad)
+from layoutopt.kernels import (AvgPool, AvgPoolGrad, CrossMapNorm, CrossMapNormUndo, CrossMapSum, FilterActs, ImageActs, MaxPool,
+                               MaxPoolGrad, MaxPoolGradGrad, ProbMaxPool, ProbMaxPoolGrad, StochasticMaxPool, ToBC01, ToC01B,
+                               WeightActs, WeightedMaxPool, WeightedMaxPoolGrad)
 from layoutopt.kernels.gpu.ops import GPU_OPS
 from layoutopt.kernels.reference import avg_pool as avg_reference
 from layoutopt.kernels.reference import conv as conv_reference
+from layoutopt.kernels.reference import cross_map_norm as norm_reference
 from layoutopt.kernels.reference import pool as pool_reference
 from layoutopt.kernels.reference import prob_pool as prob_reference
 from layoutopt.kernels.reference import stochastic_pool as stochastic_reference
@@ -153,6 +154,25 @@ def check_other_poolings(rng, cases):
             report(all(np.allclose(value, right, rtol=0, atol=1e-4) for value, right in zip(values, rights)), name + " " + text)
 
 
+def check_normalisations(rng, cases):
+    """Across channels, against float64; results are of the order of 1, and their errors those of some ten roundings."""
+    for number in range(cases):
+        shape = tuple(int(n) for n in rng.permutation(rng.randint(1, [40, 9, 9, 140])))
+        op = CrossMapNorm(int(rng.choice([1, 2, 3, 4, 5, 9, 16, 17, 40])), float(rng.choice([1e-4, 0.3])),
+                          float(rng.choice([0.25, 0.5, 0.75, 1, 0.6, 2])), bool(rng.randint(2)), 1.5, int(rng.randint(4)))
+        windows = dict(size=op.size, blocked=op.blocked, axis=op.axis)
+        parameters = dict(windows, add_scale=op.add_scale, pow_scale=op.pow_scale, min_div=op.min_div)
+        x, gy = (rng.uniform(-2, 2, shape).astype("float32") for _ in range(2))
+        sums = CrossMapSum(op.size, op.blocked, True, op.axis)
+        results = {
+            "normalisation": (run(op, x), norm_reference.cross_map_norm(x.astype("float64"), **parameters)),
+            "its gradient": (run(op.like(CrossMapNormUndo), x, gy),
+                             norm_reference.cross_map_norm_undo(x.astype("float64"), gy.astype("float64"), **parameters)),
+            "sums over channels": (run(sums, x), norm_reference.window_sum(x.astype("float64"), transposed=True, **windows))}
+        for name, (value, right) in results.items():
+            report(np.allclose(value, right, rtol=0, atol=2e-6 * max(2, abs(right).max())), "%s %s of %s" % (name, op, shape))
+
+
 failures, checks = [], [0]
 
 
@@ -171,8 +191,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng, started = np.random.RandomState(args.seed), time.time()
-    for check, count in ((check_poolings, args.cases), (check_other_poolings, args.cases), (check_convolutions, args.cases),
-                         (check_layers, args.layers)):
+    for check, count in ((check_poolings, args.cases), (check_other_poolings, args.cases),
+                         (check_normalisations, args.cases), (check_convolutions, args.cases), (check_layers, args.layers)):
         check(rng, count)
         print("%s: %.0f s" % (check.__name__, time.time() - started), flush=True)
     print("%d checks, %d wrong" % (checks[0], len(failures)))
