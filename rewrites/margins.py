@@ -31,7 +31,7 @@ def _set_into_zeros(node, output, sums):
 
 
 def written(node, sums):
-    """What an IncSubtensor sets or adds to a part of a value, and the margins that the value has around it; None unless proven."""
+    """What an IncSubtensor sets or adds to a part of a value, and that value's margins around it; None unless proven."""
     base, part = node.inputs[:2]
     if node.op.inplace or (part.dtype, part.ndim) != (base.dtype, 4):
         return None

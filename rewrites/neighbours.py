@@ -1,8 +1,8 @@
 """Values as sums over neighbours along an axis: what slices of values with zeros around them add up to.
 
-Where z has the value v between zeros, `before` of them in front, z[q:q + size of v] is v moved by q - before: at i it has v[i + q -
-before], and zero where v has none. Whatever way they are written (scaled one by one or together, in one sum or in many,
-with axes exchanged in between), sums of such slices are numbers times products (`rewrites.products`), each moved by an offset.
+Where z has the value v between zeros, `before` of them in front, z[q:q + size of v] is v moved by q - before: at i it has
+v[i + q - before], and zero where v has none. Whatever way they are written (scaled one by one or together, in one sum or in
+many, with axes exchanged in between), sums of such slices are numbers times products (`rewrites.products`), each moved by an offset.
 """
 from typing import NamedTuple
 

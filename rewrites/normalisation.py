@@ -29,7 +29,7 @@ from .products import (ONE, Product, Products, built, close, factor, float32, is
                        scalar_class)
 from .sums import Sums
 
-TINY = 1e-30  # what is added to squares, or scales them, is a number that float32 has, and above 0
+_LEAST = 1e-30  # what is added to squares, or scales them, is a number that float32 has, and above 0
 _MOVES = (IncSubtensor, Join) + tuple(CROPS)  # by which values get among zeros, and out of them
 _FORWARD = "a normalisation across %d channels, written as slices of squares between zeros"
 _BACKWARD = "the gradient of a normalisation across %d channels, written as increments of zeros"
@@ -141,7 +141,9 @@ def _read(variable, terms, square, products):
     squares = [(move, product) for move, product in terms if product.powers]
     size, scale = len(squares), squares[0][1].number
     axes = {axis for (axis, _), _ in squares if axis is not None}
-    if len(axes) != 1 or not all(TINY <= value <= 1 / TINY for value in (offset, scale)) or any(product.number != scale for _, product in squares):
+    if len(axes) != 1 or any(product.number != scale for _, product in squares):
+        return None
+    if not all(_LEAST <= value <= 1 / _LEAST for value in (offset, scale)):
         return None
     if sorted(place for (_, place), _ in squares) != [i - size // 2 for i in range(size)]:
         return None
@@ -234,15 +236,16 @@ class _Naming:
         if total.dtype != "float32":
             return None
         terms = [(neighbours.products.of(x, order), sign, x) for sign, x in addends(total)]
-        x = Product(1.0, self.found.product.powers)
+        images = Product(1.0, self.found.product.powers)
         for holder in [product for product, _, _ in terms]:
             factors = [f for f, exponent in holder.powers if f[0] is window and exponent == 1]
             moved, whole = self._moved(window, factors[0][1], neighbours) if factors else (None, True)
-            common = holder.without(factors[0]).times(x, -1) if factors and holder.holds(x, 1) else None
+            common = holder.without(factors[0]).times(images, -1) if factors and holder.holds(images, 1) else None
             if moved is None or common is None or common.power(self.d):
                 continue
             common = Product(1.0, common.powers)
-            wanted = [moved.times(x, -1).times(self.d_once).times(common), holder] + [moved.times(x).times(common)] * (not whole)
+            wanted = [moved.times(images, -1).times(self.d_once).times(common), holder]
+            wanted += [] if whole else [moved.times(images).times(common)]
             groups = [[term for term in terms if term[0].is_like(like)] for like in wanted]
             a, b, *own = (sum(sign * product.number for product, sign, _ in group) for group in groups)
             if own and not same_number(own[0], b * moved.number):

@@ -94,8 +94,8 @@ def by_logarithms(x, n, k, alpha, beta):
     return term_by_term(x, n, k, alpha, beta, lambda x, scale: x * T.exp(-beta * T.log(scale)))
 
 
-FORMS = [term_by_term, channels_first, summed_first, in_one_sum, pairs, channels_last_between, channels_last, joined, from_the_end,
-         by_logarithms]
+FORMS = [term_by_term, channels_first, summed_first, in_one_sum, pairs, channels_last_between, channels_last, joined,
+         from_the_end, by_logarithms]
 AXES = {channels_first: 0, channels_last: 3}  # of the channels in the op; 1 for the others
 
 # Ways to divide, with the exponent that they are.

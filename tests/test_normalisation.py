@@ -243,7 +243,8 @@ def test_other_dtypes_stay():
 def test_costs_of_other_dtypes_stay():
     """A gradient in float64 from normalised float32 images."""
     doubles = T.dtensor4()
-    for outputs in ([T.grad((normalised() * doubles).sum(), X)], [normalised() * doubles, T.grad((normalised() * doubles).sum(), X)]):
+    y = normalised() * doubles
+    for outputs in ([T.grad(y.sum(), X)], [y, T.grad(y.sum(), X)]):
         fgraph, edits = named(*outputs)
         assert [out.dtype for out in fgraph.outputs] == [out.dtype for out in outputs]
         assert len(ops(fgraph, CrossMapNormUndo)) <= 1
@@ -271,8 +272,8 @@ def test_normalisation_along_another_axis():
 def exact(x, gy, n=N, axis=1, beta=BETA):
     """(y, gx) in float64, and how far float32 may be from each.
 
-    A sum of n squares, scaled and added to k, has n + 3 roundings, which a power multiplies by its exponent; a power itself is taken
-    to have 8, and what remains 8 more.
+    A sum of n squares, scaled and added to k, has n + 3 roundings, which a power multiplies by its exponent; a power itself is
+    taken to have 8, and what remains 8 more.
     """
     scale, windows = float(np.float32(ALPHA)), dict(size=n, blocked=False, axis=axis)
     parameters = dict(windows, add_scale=scale, min_div=K)

@@ -124,7 +124,8 @@ def test_near_misses(make):
 def test_numbers():
     """Of the named graph in Theano's own ops; where the windows do not fill the images, it fails as the reshape did."""
     outputs = sum(([form(X), T.grad((form(X) ** 2).sum(), X)] for form, _ in FORMS.values()), [])
-    stock, flagged = (theano.function([X], outputs, mode=chosen) for chosen in (mode(False), mode(False).register((Naming(), 5.0))))
+    modes = mode(False), mode(False).register((Naming(), 5.0))
+    stock, flagged = (theano.function([X], outputs, mode=chosen) for chosen in modes)
     assert op_count(flagged, Pool) >= 4 and op_count(flagged, AveragePoolGrad) >= 3
     x = 36 * whole(*SHAPE)  # whole after division by 6, twice; Theano's own reduction rounds once
     for a, b in zip(stock(x), flagged(x)):
