@@ -1,4 +1,6 @@
 """Random programs, for hypothesis: `programs()` draws them step by step, and so makes what fails shorter."""
+import re
+
 from hypothesis import strategies as st
 
 import program_carriers as carriers
@@ -40,7 +42,7 @@ def updates(d, wrt):
 
 
 @st.composite
-def programs(draw, most_steps=12):
+def programs(draw):
     """Strategy: a `Program`."""
     d = Draft(draw)
     batch = d.one_of(*BATCHES)
@@ -48,9 +50,11 @@ def programs(draw, most_steps=12):
     for _ in range(1 + d.chance(5)):
         d.given((batch, d.one_of(3, 1, 2, 4), d.one_of(6, 5, 7, 8), d.one_of(5, 6, 7, 9)), changes=True)
     sites.convolution(d)
-    for _ in range(d.number(0, most_steps)):
+    for _ in range(d.number(*d.one_of((0, 10), (8, 18)))):
         d.one_of(*STEPS)(d)
-    outputs = {v.name: v for v in [d.values[-1]] + [d.pick(0, 1, 2, 3, 4, 5) for _ in range(d.number(0, 2))]}
+    used = set(re.findall("[a-z]+[0-9]+", " ".join(line.partition("=")[2] for line in d.lines)))
+    ends = [v for v in d.values[:-1] if v.name not in used and not d.chance(5)]
+    outputs = {v.name: v for v in ends + [d.values[-1]] + ([d.pick(1, 2, 3, 4, 5)] if d.chance(3) else [])}
     d.lines.append("output(%s)" % ", ".join(outputs))
     if d.chance(2):
         updates(d, gradients(d, list(outputs.values())))

@@ -103,10 +103,10 @@ def costs_of(program):
             setattr(Machine, name, method)
 
 
-def _share(costs, *what):
-    """1; or drawn, which is to say it follows from what it is for: a number in [0, 1), one time in four 0, by which a
-    convolution stays in bc01."""
+def _share(costs, name, work, more):
+    """1, and more for conversions of many bytes, so that plans are not equally cheap; or drawn, which is to say it follows from
+    what it is for: a number in [0, 1), one time in four 0, by which a convolution stays in bc01."""
     if costs == "c01b":
-        return 1.0
-    number = int(hashlib.sha256(repr((costs, what)).encode()).hexdigest()[:8], 16)
+        return 1 + work[0] / 1e9 if name == "conversion_seconds" else 1.0
+    number = int(hashlib.sha256(repr((costs, name, work, more)).encode()).hexdigest()[:8], 16)
     return 0.0 if number % 4 == 0 else number / 2.0 ** 32
