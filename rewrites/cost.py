@@ -29,6 +29,7 @@ PRODUCT_SCALING = 0.4  # of a further core, where one image's product is what is
 IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.h
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
+ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500  # kernels/cpu/conv_row_lanes.h: with at most so many products
 # kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and the
 # least flag, by the sizes of tile and filter, as told there; and the products of a tile.
 WINOGRAD_PRICES = {(2, 3): (260.0, 110.0, 40.0, 2), (4, 3): (900.0, 420.0, 80.0, 4), (2, 5): (1200.0, 380.0, 250.0, 2),
@@ -225,6 +226,10 @@ class Machine(NamedTuple):
         results = max(1, (work.filters if forward else work.channels) // work.groups)  # of a pixel, and products:
         products = max(1.0, work.taps if forward else work.taps * work.filters / (work.groups * results * work.strides))
         images, padding = self.padding(work.batch), self.padding(results)
+        row = self.padding(int(work.batch * (work.positions if forward else work.pixels) ** 0.5))
+        if row < images and products <= ROW_LANES_PRODUCTS and (forward or work.strides == 1):
+            return (work.flops * row * (1 + ROW_LANES_SUMS / products + FEW_FILTERS / results) / ROW_LANES_SHARE,
+                    pixels / IMAGE_LANES_TRAFFIC + filters / IMAGE_LANES_FILTERS)
         if padding * (1.03 + 60 / products) < images:
             return (work.flops * padding * (1 + FILTER_LANES_SUMS / products) / FILTER_LANES_SHARE,
                     pixels / FILTER_LANES_TRAFFIC + filters / FILTER_LANES_FILTERS)

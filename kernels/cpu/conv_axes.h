@@ -33,7 +33,8 @@ struct Axis {
     std::vector<int64_t> order;  // which row (or column) of the filter a packed tap is
     std::vector<int64_t> begin;  // where each phase begins in `order`, and the end
     int64_t step;                // target t+step meets the taps of target t one source further on; 0: no target does
-    int64_t origin;              // where the stride is 1: the source, inside or not, that target 0's first tap meets
+    int64_t stride;              // target t+1 meets the same taps so many sources further on; 0: other taps
+    int64_t origin;              // where that is not 0: the source, inside or not, that target 0's first tap meets
 };
 
 inline Span clip(int64_t first, int64_t taps, int64_t source, int64_t begin, int64_t phase) {
@@ -46,6 +47,7 @@ inline Axis forward_axis(int64_t source, int64_t target, int64_t filter, int64_t
     Axis axis;
     axis.begin = {0, filter};
     axis.step = stride == 1;
+    axis.stride = stride;
     axis.origin = -pad;
     for (int64_t u = 0; u < filter; ++u) axis.order.push_back(flip ? filter - 1 - u : u);
     axis.span.reserve(target);  // at once: a size that memory does not hold is refused before it is touched
@@ -59,6 +61,7 @@ inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_
     Axis axis;
     axis.begin = {0};
     axis.step = stride;
+    axis.stride = stride == 1;
     axis.origin = pad - (filter - 1);
     const int64_t phases = std::min(stride, filter + 1);  // a stride above the filter leaves one without taps
     for (int64_t phase = 0; phase < phases; ++phase) {
@@ -132,6 +135,12 @@ inline int64_t widest(const Axis& axis, int64_t step) {
         width = std::max(width, source_end(axis, t, end) - source_begin(axis, t, end));
     }
     return width;
+}
+
+// Whether some targets meet fewer sources than there are taps, as others are outside.
+inline bool clipped(const Axis& axis) {
+    const auto whole = [&](const Span& s) { return s.count == axis.begin[s.phase + 1] - axis.begin[s.phase]; };
+    return !std::all_of(axis.span.begin(), axis.span.end(), whole);
 }
 
 inline double mean_taps(const Axis& axis) {

@@ -1,11 +1,12 @@
-// Which loop nest a convolution takes: images in the lanes, or filters where a small batch would leave lanes empty; where
-// there is little to compute for a pixel, neither source nor sums are put anywhere else first; and Winograd's algorithm
-// where what it saves in products outweighs its transforms (rewrites/cost.py knows the same choice).
+// Which loop nest a convolution takes: images in the lanes, or where a small batch would leave lanes empty, filters, or a whole
+// row with few products; where there is little to compute for a pixel, neither source nor sums are put anywhere else first;
+// and Winograd's algorithm where what it saves in products outweighs its transforms (rewrites/cost.py knows the same choice).
 #pragma once
 #include <cmath>
 
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
+#include "conv_row_lanes.h"
 #include "conv_unpacked.h"
 #include "conv_winograd.h"
 
@@ -31,18 +32,26 @@ inline bool packing_is_in_vain(const Correlation& c) {
     return c.filters <= tile_rows && c.depth * mean_taps(c.rows) * mean_taps(c.columns) <= worthwhile * c.filters;
 }
 
-// What a direct kernel takes, in multiply-adds of a vector on each thread: it reaches 88% of peak, and the sums of a pixel
-// cost as much as 6 products, or 27 with filters in the lanes.
-inline double direct_cost(const Correlation& c, int threads) {
+// What kernels with images or filters in the lanes take, in multiply-adds of a vector on each thread: they reach 88% of peak, or
+// a third with one to three filters (measured), and the sums of a pixel cost as much as 6 products, or 60 with filters in the
+// lanes.
+inline double lanes_cost(const Correlation& c, int threads) {
     const double pixels = double(c.rows.span.size()) * c.columns.span.size() * c.batch;
-    const double products = filters_fill_lanes_better(c) ? padding(c.filters) * (products_of(c) + 27)
+    const double products = filters_fill_lanes_better(c) ? padding(c.filters) * (1.03 * products_of(c) + 60)
                                                          : padding(c.batch) * (products_of(c) + 6);
-    return c.groups * pixels * c.filters * products / (0.88 * lanes * threads);
+    const double share = neighbours_of(c.filters) > 1 ? 0.35 : 0.88;
+    return c.groups * pixels * c.filters * products / (share * lanes * threads);
+}
+
+inline double direct_cost(const Correlation& c, int threads) {
+    return std::min(lanes_cost(c, threads), RowLanes(c, threads).cost);
 }
 
 inline void correlate_directly(const Correlation& c, int threads) {
-    if (packing_is_in_vain(c)) correlate_unpacked(c, threads);
-    else if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, threads);
+    if (packing_is_in_vain(c)) return correlate_unpacked(c, threads);
+    const RowLanes row_lanes(c, threads);
+    if (row_lanes.cost < 0.97 * lanes_cost(c, threads) && row_lanes.run(threads)) return;
+    if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, threads);
     else correlate_batch_lanes(c, threads);
 }
 

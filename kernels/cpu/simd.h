@@ -89,6 +89,11 @@ inline void store_first(float* p, vec v, int n) {
 #endif
 }
 
+inline void copy_floats(const float* from, int64_t count, float* to) {
+    for (; count >= lanes; count -= lanes, from += lanes, to += lanes) store(to, load(from));
+    if (count) store_first(to, load_first(from, static_cast<int>(count)), static_cast<int>(count));
+}
+
 typedef int32_t index_vec __attribute__((vector_size(lanes * sizeof(int32_t))));
 
 // With lanes seen as blocks of Half, exchanges the odd blocks of a with the even blocks of b.

@@ -66,11 +66,6 @@ inline void separate(vec (&x)[4]) {
     separate(x[0], x[2]), separate(x[1], x[3]);
 }
 
-inline void copy_floats(const float* from, int64_t count, float* to) {
-    for (; count >= lanes; count -= lanes, from += lanes, to += lanes) store(to, load(from));
-    if (count) store_first(to, load_first(from, static_cast<int>(count)), static_cast<int>(count));
-}
-
 template <int M, int R>
 struct WinogradColumns {
     static constexpr int N = M + R - 1, P = Winograd<M, R>::P, square_pitch = 2 * lanes;

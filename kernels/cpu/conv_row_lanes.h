@@ -1,0 +1,199 @@
+// The loop nest with a whole row in the lanes: in c01b the images of neighbouring columns lie one after another, so where
+// neighbouring columns meet the same taps, one source column further on each, columns and images are one axis and vectors
+// are full whatever the batch is.
+//
+//     batch 3, vectors of 8:     | column 0 | column 1 | column 2 | column 3 | column 4 | ..      target row
+//                                |     vector 0      |      vector 1       |      vector 2  ..
+//
+//     for each item (group, target rows, filter blocks), shared out to the threads
+//       copy the source rows to a panel [row][channel][phase][column][image], with zeros where they end
+//       for each block of F filters                                                     +---- positions ----+
+//         for each row and block of V vectors of positions                           x: | V vectors, unaligned|
+//           add up  row span x channels x column taps  products                    w: F | F x V registers    |  sums
+//
+// A stride s is a sorting: source column s*q + r is place q of phase r, and tap v of target t is in phase v mod s, v div s
+// places on. Nothing is transposed, neither source nor sums, which is what filters in the lanes pay for with few products.
+// A tile loads V vectors, which straddle lines, and F numbers for F*V multiply-adds; as taps of a row overlap, a line comes
+// from L2 once and is met in L1 after that. Bound: multiply-adds, as long as a row's sources fit L2.
+//
+// A zero beyond the end of a row takes part in a product. Where a weight is not finite that is no zero, so then the other
+// loop nests, which leave such products out, are asked.
+#pragma once
+#include <cmath>
+
+#include "conv_axes.h"
+#include "parallel.h"
+
+namespace c01b {
+
+// The products of F filters and V vectors of positions: `lines` rows and channels, `pitch` apart, with `taps` of each.
+template <int F, int V>
+struct RowTile {
+    static void run(const float* x, int64_t pitch, int64_t lines, const int64_t* tap, int64_t taps, const float* w, float* to,
+                    int64_t filter, int64_t positions) {
+        vec sum[F][V] = {};
+        for (int64_t line = 0; line < lines; ++line, x += pitch)
+            for (int64_t t = 0; t < taps; ++t, w += F) {
+                vec source[V];
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) source[v] = load(x + (tap[t] + v * lanes));
+#pragma GCC unroll 8
+                for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; ++v) sum[f][v] += w[f] * source[v];
+            }
+        const int last = static_cast<int>(positions - (V - 1) * lanes);
+#pragma GCC unroll 8
+        for (int f = 0; f < F; ++f) {
+#pragma GCC unroll 8
+            for (int v = 0; v < V - 1; ++v) store(to + f * filter + v * lanes, sum[f][v]);
+            if (last == lanes) store(to + f * filter + (V - 1) * lanes, sum[f][V - 1]);
+            else store_first(to + f * filter + (V - 1) * lanes, sum[f][V - 1], last);
+        }
+    }
+};
+
+struct RowWeights {};
+struct RowPanels {};
+
+class RowLanes {
+public:
+    double cost;  // multiply-adds of a vector on the busiest thread; infinite where it does not apply
+
+    // For a target that is not empty.
+    RowLanes(const Correlation& c, int threads) : c(c) {
+        cost = HUGE_VAL;
+        if (!c.columns.stride || !c.depth) return;
+        row_floats = c.columns.span.size() * c.batch;
+        taps = c.columns.order.size();
+        filter_blocks = block_count(c.filters, tile_rows);
+        vectors = block_count(row_floats, lanes), position_blocks = block_count(vectors, tile_vectors);
+        places = c.columns.span.size() + (taps - 1) / c.columns.stride;
+        phase = block_count(places * c.batch, lanes) * lanes + lanes;  // loads of the last vector may reach past the places
+        pitch = c.columns.stride * phase;
+        if (pitch % 1024 == 0) pitch += lanes;  // against strides of 4096 bytes
+        share_out(threads);
+        for (int64_t v = 0; v < taps; ++v) tap.push_back(v % c.columns.stride * phase + v / c.columns.stride * c.batch);
+    }
+
+    // False: the target is not computed.
+    bool run(int threads) const {
+        float* packed = scratch<RowWeights>(c.groups * packed_floats());
+        pack_weights(threads, packed);
+        const auto finite = [](float w) { return std::isfinite(w); };
+        if (clipped(c.columns) && !std::all_of(packed, packed + c.groups * packed_floats(), finite)) return false;
+        float* panels = scratch<RowPanels>(panel_floats * threads);  // here: nothing may throw inside the threads
+        const int64_t rows = c.rows.span.size(), row_items = block_count(rows, item_rows);
+        parallel_for(c.groups * chunks * row_items, threads, [&](int64_t i, int thread) {
+            const int64_t row = i % row_items * item_rows, chunk = i / row_items % chunks, group = i / row_items / chunks;
+            const Item item{group, row, std::min(row + item_rows, rows), block_begin(filter_blocks, chunks, chunk),
+                            block_begin(filter_blocks, chunks, chunk + 1)};
+            run_item(item, packed + group * packed_floats(), panels + thread * panel_floats);
+        });
+        return true;
+    }
+
+private:
+    struct Item {
+        int64_t group, row, row_end, block, block_end;  // of target rows and of filter blocks
+    };
+
+    const Correlation& c;
+    int64_t row_floats, taps, filter_blocks, vectors, position_blocks;
+    int64_t places, phase, pitch;  // of a phase: columns, floats; and floats of a source row and channel
+    int64_t item_rows, chunks, panel_floats;
+    std::vector<int64_t> tap;  // where a tap's pixels are
+
+    int64_t packed_floats() const { return c.rows.order.size() * c.depth * taps * c.filters; }
+
+    // Rows of an item and chunks of filter blocks, as the busiest thread has least to do: the products, at 90% of peak, what ends a
+    // tile, and copying (measured: 4 cycles a place and 3 for each of its vectors).
+    void share_out(int threads) {
+        const int64_t rows = c.rows.span.size(), limit = 256 * 1024;  // floats of a panel, in L2
+        const double loads = std::max(1.0, 2.2 / c.filters);  // of a tile of one or two filters they are the bound
+        const double products = c.depth * mean_taps(c.rows) * taps * loads;
+        const double copied = c.depth * c.columns.stride * places * (4 + 3 * block_count(c.batch, lanes));
+        for (int64_t n = rows;; n = block_count(n, 2)) {
+            const int64_t source_rows = widest(c.rows, n), floats = source_rows * c.depth * pitch;
+            for (int64_t m = 1; m <= std::min<int64_t>(filter_blocks, threads); ++m) {
+                const double filters = double(c.filters) / m;
+                const double share = floats > limit ? 0.8 : 0.9;  // of peak
+                const double item = n * vectors * filters * (products + 8) / share + source_rows * copied;
+                const double with = block_count(c.groups * block_count(rows, n) * m, threads) * item;
+                if ((n > 1 && floats > limit) || floats > 16 * limit || with >= cost) continue;
+                cost = with, item_rows = n, chunks = m, panel_floats = floats;
+            }
+            if (n == 1) break;
+        }
+    }
+
+    // [filter block][tap row][channel][tap column][filter]
+    void pack_weights(int threads, float* packed) const {
+        parallel_for(c.groups * filter_blocks, threads, [&](int64_t i, int) {
+            const int64_t group = i / filter_blocks, filter = block_begin(c.filters, filter_blocks, i % filter_blocks);
+            const PackItem item{group, 0, c.depth, filter, block_begin(c.filters, filter_blocks, i % filter_blocks + 1)};
+            const int64_t row_taps = c.rows.order.size();
+            float* to = packed + group * packed_floats() + row_taps * c.depth * taps * filter;
+            for (int64_t u = 0; u < row_taps; ++u)
+                for (int64_t d = 0; d < c.depth; ++d)
+                    for (int64_t v = 0; v < taps; ++v) to = pack_tap(c, item, u, v, d, to);
+        });
+    }
+
+    // Source rows [first, end) as [row][channel][phase][column][image].
+    void pack_rows(int64_t group, int64_t first, int64_t end, float* panel) const {
+        const int64_t stride = c.columns.stride;
+        for (int64_t y = first; y < end; ++y)
+            for (int64_t d = 0; d < c.depth; ++d, panel += pitch)
+                for (int64_t r = 0; r < stride; ++r)
+                    pack_phase(c.source_of(group) + (d * c.source_h + y) * c.source_w * c.batch, c.columns.origin + r,
+                               panel + r * phase);
+    }
+
+    // Columns first, first + stride, ... of a source row, zeros outside of it.
+    void pack_phase(const float* row, int64_t first, float* to) const {
+        const int64_t stride = c.columns.stride;
+        const int64_t begin = std::min(first < 0 ? block_count(-first, stride) : 0, places);
+        const int64_t end = first < c.source_w ? std::min(places, block_count(c.source_w - first, stride)) : 0;
+        if (begin >= end) {
+            std::fill(to, to + phase, 0.0f);
+            return;
+        }
+        std::fill(to, to + begin * c.batch, 0.0f);
+        if (stride == 1) copy_floats(row + (first + begin) * c.batch, (end - begin) * c.batch, to + begin * c.batch);
+        else if (c.batch == 1)
+            for (int64_t q = begin; q < end; ++q) to[q] = row[first + q * stride];
+        else
+            for (int64_t q = begin; q < end; ++q) copy_floats(row + (first + q * stride) * c.batch, c.batch, to + q * c.batch);
+        std::fill(to + end * c.batch, to + phase, 0.0f);
+    }
+
+    void run_item(const Item& item, const float* packed, float* panel) const {
+        const int64_t first = source_begin(c.rows, item.row, item.row_end), rows = c.rows.span.size();
+        const int64_t lines = c.rows.order.size() * c.depth;
+        pack_rows(item.group, first, source_end(c.rows, item.row, item.row_end), panel);
+        for (int64_t block = item.block; block < item.block_end; ++block) {
+            const int64_t filter = block_begin(c.filters, filter_blocks, block);
+            const int64_t count = block_begin(c.filters, filter_blocks, block + 1) - filter;
+            for (int64_t row = item.row; row < item.row_end; ++row) {
+                const Span span = c.rows.span[row];
+                const float* x = span.count ? panel + (span.source - first) * c.depth * pitch : panel;
+                const float* w = packed + (filter * lines + span.tap * c.depth * count) * taps;
+                float* to = c.target_of(item.group) + (filter * rows + row) * row_floats;
+                multiply_row(x, span.count * c.depth, w, count, to, rows * row_floats);
+                if (c.epilogue) finish_sums(c, item.group, filter, count, to, rows * row_floats, row_floats);
+            }
+        }
+    }
+
+    void multiply_row(const float* x, int64_t lines, const float* w, int64_t filters, float* to, int64_t filter) const {
+        for (int64_t b = 0; b < position_blocks; ++b) {
+            const int64_t vector = block_begin(vectors, position_blocks, b), at = vector * lanes;
+            const int64_t count = block_begin(vectors, position_blocks, b + 1) - vector;
+            Tiles<RowTile>::get(filters, count)(x + at, pitch, lines, tap.data(), taps, w, to + at, filter,
+                                                std::min(count * lanes, row_floats - at));
+        }
+    }
+};
+
+}  // namespace c01b
