@@ -1,10 +1,13 @@
-"""A benchmarked process: one convolution or pooling op of layoutopt at a time. Arguments: none; see `layers.py`."""
+"""A benchmarked process: one convolution or pooling op of layoutopt at a time; see `layers.py`. Argument: as layoutopt.winograd."""
+import sys
+
 import numpy as np
 import theano
 from serve import serve
 from theano import tensor as T
 
 from layoutopt.kernels import FilterActs, ImageActs, MaxPool, MaxPoolGrad, WeightActs
+from layoutopt.kernels.base import configure
 from layoutopt.kernels.geometry import conv_outputs
 from layoutopt.kernels.relayout import to_c01b
 
@@ -71,4 +74,5 @@ def called(op, values):
 PREPARE = dict(conv=prepare_conv, pool=prepare_pool, conversion=prepare_conversion)
 
 if __name__ == "__main__":
+    configure(winograd=sys.argv[1])
     serve(prepare=lambda family, **task: PREPARE[family](**task))

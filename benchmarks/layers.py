@@ -65,17 +65,24 @@ def tasks(batches):
             yield dict(family="pool", direction=direction, layer=layer)
 
 
+def knows_f4(task):
+    """Whether layoutopt.winograd=f4 may change anything: 3 x 3 filters, stride 1."""
+    return task["family"] == "conv" and tuple(task["layer"][4:6]) == (3, 1)
+
+
 def run(batches, turns):
     """A row of figures for each task."""
     threads = int(os.environ["OMP_NUM_THREADS"])
     peak = multiply_add_peak(threads)
     print("%d threads, %.0f GFLOP/s of multiply-adds" % (threads, peak / 1e9))
-    variants = {"layoutopt": Variant("conv_theano.py", KEEP_MEMORY)}
+    variants = {"layoutopt": Variant("conv_theano.py", KEEP_MEMORY, ("f2",)),
+                "with F4": Variant("conv_theano.py", KEEP_MEMORY, ("f4",))}
     if os.environ.get("TORCH_PYTHON"):
         variants["PyTorch"] = Variant("conv_torch.py", KEEP_MEMORY, python=os.environ["TORCH_PYTHON"])
     rows = []
     for task in tqdm(list(tasks(batches)), unit="op", disable=None):
-        row = dict(task, seconds=compare(variants, task, turns))
+        chosen = {name: v for name, v in variants.items() if name != "with F4" or knows_f4(task)}
+        row = dict(task, seconds=compare(chosen, task, turns))
         if task["family"] == "conv":
             row["share"] = flops(task["layer"]) / row["seconds"]["layoutopt"][0] / peak
         rows.append(row)
@@ -115,6 +122,10 @@ def summary(rows):
             if ratios:
                 print("%-5s %-15s %.2f times PyTorch (geometric mean), %.2f to %.2f"
                       % (family, name, np.exp(np.mean(np.log(ratios))), min(ratios), max(ratios)))
+    with_f4 = [row["seconds"]["PyTorch"][1] / row["seconds"].get("with F4", (0, 1))[1] for row in rows
+               if row["family"] == "conv" and "PyTorch" in row["seconds"]]
+    if with_f4:
+        print("conv  with F4 allowed %.2f times PyTorch (geometric mean)" % np.exp(np.mean(np.log(with_f4))))
 
 
 def main():

@@ -250,7 +250,7 @@ class Machine(NamedTuple):
 
     def _winograd_weights(self, work, algorithm, tiles):
         """The same for a weight gradient, whose channels and filters are cut as kernels/cpu/weight_winograd.h does."""
-        images, _, taps, allowed = WINOGRAD_PRICES[algorithm]
+        images, _, _, allowed = WINOGRAD_PRICES[algorithm]
         if allowed > self.winograd:
             return float("inf")
         products, width = WINOGRAD_PRODUCTS[algorithm], 4 * self.lanes
@@ -260,9 +260,10 @@ class Machine(NamedTuple):
             channels = work.channels / work.groups / channel_parts
             filters = -(-work.filters // (work.groups * self.lanes)) * self.lanes / filter_parts
             misses = max(1.0, 4.0 * products * (channels * filters + width * (channels + filters)) / WINOGRAD_CACHE)
-            vector = products * channels * filters + images * channels + WINOGRAD_LINE * products * misses * filters
+            line = WINOGRAD_LINE * products
+            vector = products * channels * filters + images * channels + line * misses * filters
             items = -(-work.groups * channel_parts * filter_parts // self.threads)
-            return items * (vectors * vector + taps * channels * filters / self.lanes)
+            return items * (vectors * vector + line * channels * filters / self.lanes)
 
         cuts = [1, 2, 4, 8, 16]
         return 2.0 * self.lanes * self.threads * min(busiest(i, j) for i in cuts for j in cuts
