@@ -38,9 +38,9 @@ $(READY): requirements.txt setup.py pyproject.toml layoutopt.pth tools/make-venv
 demo: $(READY)
 	@$(PY) examples/demo.py $(ARGS)
 
-# The user's own .theanorc stays out of it.
+# The user's own .theanorc stays out of it. Two processes on two cores, a file at a time, as most of the time is compilation.
 test: $(READY)
-	@THEANORC=/dev/null $(PY) -m pytest $(ARGS)
+	@THEANORC=/dev/null $(PY) -m pytest $$([ "$$(nproc)" = 1 ] || echo --numprocesses 2 --dist loadfile) $(ARGS)
 
 # A program that fails is made shorter, printed, and kept in tests/regressions, where it is one of make test's from then on.
 fuzz: $(READY)

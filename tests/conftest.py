@@ -1,5 +1,11 @@
 """Settings and data that all tests share."""
 import os
+import re
+
+# pytest-xdist's processes compile side by side, which Theano's lock on a cache would not let them: each has its own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["THEANO_FLAGS"] = re.sub(r'(base_compiledir="?[^",]+)', r"\1-" + os.environ["PYTEST_XDIST_WORKER"],
+                                        os.environ.get("THEANO_FLAGS", ""))
 
 import numpy as np
 import pytest
