@@ -33,8 +33,8 @@ ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500  # kernels/
 # kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and the
 # least flag, by the sizes of tile and filter, as told there; and the products of a tile.
 WINOGRAD_PRICES = {(2, 3): (260.0, 110.0, 40.0, 2), (4, 3): (900.0, 420.0, 80.0, 4), (2, 5): (1200.0, 380.0, 250.0, 2),
-                   (4, 5): (3000.0, 1600.0, 650.0, 2), (2, 7): (2500.0, 1000.0, 500.0, 2)}
-WINOGRAD_WEIGHTS = ((2, 3), (4, 3), (4, 5))  # of them for weight gradients, kernels/cpu/weight_winograd.h
+                   (4, 5): (3000.0, 1600.0, 650.0, 4), (2, 7): (2500.0, 1000.0, 500.0, 2)}
+WINOGRAD_WEIGHTS = {(2, 3): 2, (4, 3): 4, (4, 5): 2}  # those for weight gradients, with that flag, kernels/cpu/weight_winograd.h
 WINOGRAD_LINE, WINOGRAD_CACHE = 17.0, 2.2e6  # what a line of transformed gradients takes, and the bytes beyond which more
 WINOGRAD_PRODUCTS = {(2, 3): 4 ** 2, (4, 3): 6 ** 2, (2, 5): 7 ** 2, (4, 5): 11 ** 2, (2, 7): 10 ** 2}
 WINOGRAD_MARGIN = 0.9  # it has to take less than this share of the direct kernel's time
@@ -250,8 +250,8 @@ class Machine(NamedTuple):
 
     def _winograd_weights(self, work, algorithm, tiles):
         """The same for a weight gradient, whose channels and filters are cut as kernels/cpu/weight_winograd.h does."""
-        images, _, _, allowed = WINOGRAD_PRICES[algorithm]
-        if allowed > self.winograd:
+        images, *_ = WINOGRAD_PRICES[algorithm]
+        if WINOGRAD_WEIGHTS[algorithm] > self.winograd:
             return float("inf")
         products, width = WINOGRAD_PRODUCTS[algorithm], 4 * self.lanes
         vectors = -(-work.batch * tiles // self.lanes)

@@ -21,6 +21,11 @@ settings.register_profile("layoutopt", derandomize=True, deadline=None, max_exam
 settings.load_profile("layoutopt")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, or one of two processes would wait for the other's last file."""
+    items.sort(key=lambda item: "test_random_programs" not in item.nodeid)
+
+
 @pytest.fixture
 def rng():
     """A random generator that starts anew in each test."""

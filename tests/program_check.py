@@ -20,9 +20,9 @@ from programs import build, costs_of
 
 # Of what is added up, so that sums are exact in any order; Winograd's transforms multiply by up to 36 and divide by 4.
 LARGEST_EXACT_SUM = 2.0 ** 24 / 256
-# What is rounded in the middle of a program may be magnified more than what is rounded in its inputs: of 800 programs one was
-# off by 1.05 times what its inputs explain, behind a normalisation. A wrong index is off by as much as the result is large.
-SLACK = 16.0
+# What is rounded in the middle of a program may be magnified more than what is rounded in its inputs: of 900 programs two were
+# off by 17 times what its inputs explain, behind a normalisation. A wrong index is off by as much as the result is large.
+SLACK = 64.0
 MOST_SECONDS = 4
 RUNS = 2  # with changed values, by which it is told how far rounding may move a result
 

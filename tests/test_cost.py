@@ -125,7 +125,7 @@ def test_winograd_for_larger_filters(kind, batch, channels, side, filters, size,
     """As measured: see docs/performance.md."""
     work = conv_work(kind, batch, channels, side, filters, size, pad=pad)
     off, f2, f4 = (Machine(winograd=tile).c01b_conv_seconds(work) for tile in (0, 2, 4))
-    assert (f2 < off) == gains and f4 == f2
+    assert (f2 < off) == gains and f4 <= f2
 
 
 @pytest.mark.parametrize("kind, batch, winner", [(MAX_POOL, 1, "stock"), (MAX_POOL, 4, "ours"),

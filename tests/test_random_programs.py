@@ -61,7 +61,7 @@ def test_random_programs(hardly_any_compilation):
         holds()
     except Exception as error:
         if failed:
-            print("The shortest program that fails:\n%s" % failed[0])
+            print("The shortest program that fails:\n%s" % (failed[0],))
         if failed and SEED is not None:
             keep(failed[0], error)
         raise

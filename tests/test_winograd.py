@@ -311,7 +311,7 @@ def test_weight_gradients_that_are_not_finite_are_those_of_a_direct_kernel(tile,
         assert not np.isfinite(direct).all()
 
 
-@pytest.mark.parametrize("size, tile", [(3, 2), (5, 2), (5, 4), (7, 2)])
+@pytest.mark.parametrize("size, tile", [(3, 2), (5, 2), (7, 2)])
 def test_equal_pixels_stay_equal(size, tile, rng):
     """Where an image is constant, all results are: no tie of a max-pooling behind it is broken by rounding."""
     images = np.broadcast_to(normal(rng, 24, 1, 1, 33), (24, 14, 15, 33)).copy()
