@@ -72,7 +72,8 @@ bench: $(READY)
 	@test -e $(TORCH)/ready || { tools/make-venv $(TORCH) && \
 	  $(TORCH)/bin/python -m pip install --quiet torch==2.13.0 numpy && touch $(TORCH)/ready; } || \
 	  echo 'PyTorch 2.13.0 could not be installed (reason above): measuring without it.' >&2
-	@TORCH_PYTHON="$$(test -e $(TORCH)/ready && echo '$(CURDIR)/$(TORCH)/bin/python')" $(PY) benchmarks/cpu.py $(ARGS)
+	@export TORCH_PYTHON="$$(test -e $(TORCH)/ready && echo '$(CURDIR)/$(TORCH)/bin/python')" && \
+	  $(PY) benchmarks/cpu.py $(ARGS) && $(PY) benchmarks/layers.py --batches 1 8 20 100
 
 clean:
 	rm -rf .venv* build dist *.egg-info .pytest_cache .hypothesis
