@@ -123,7 +123,8 @@ def test_exact_on_whole_numbers(c, rng):
         np.testing.assert_array_equal(result, right)
 
 
-WEIGHT_SHAPES = {name: c for name, c in SHAPES.items() if c.size == 3} | {
+WEIGHT_SHAPES = {
+    **{name: c for name, c in SHAPES.items() if c.size == 3},
     "5 x 5": case(size=5, tile=4, image=(11, 13), pad=2),
     "5 x 5, full vectors": case(size=5, tile=4, image=(12, 12), pad=0, batch=64, channels=7, filters=70),
     "5 x 5, batch 1": case(size=5, tile=4, image=(9, 30), pad="full", batch=1, flip=True),
