@@ -27,7 +27,7 @@ _FLAGS = (
      EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
     ("winograd",
      "Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 filters, where it pays: 'f2', no less accurate than a direct kernel; "
-     "'f4', also tiles of 4 x 4 for 3 x 3 filters, some 6 times less accurate; 'off', not at all.",
+     "'f4', also in tiles of 4 x 4, for 3 x 3 filters some 6 times less accurate; 'off', not at all.",
      EnumStr("f2", *sorted(set(WINOGRAD_TILES) - {"f2"}))),
     ("memory",
      "'keep': malloc keeps freed memory for the next call, from the first function that is rewritten on; 'system': it does "

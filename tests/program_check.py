@@ -14,17 +14,18 @@ from layoutopt.reference import terms_of
 from layoutopt.rewrites.layout import is_view
 from layoutopt.rewrites.plan import given, needed
 from layoutopt.rewrites.storage import stored_in_c01b
-from layoutopt.verify import compare, gamma_of
+from layoutopt.verify import UNIT, compare, gamma_of
 
 from programs import build, costs_of
 
 # Of what is added up, so that sums are exact in any order; Winograd's transforms multiply by up to 36 and divide by 4.
 LARGEST_EXACT_SUM = 2.0 ** 24 / 256
-# What is rounded in the middle of a program may be magnified more than what is rounded in its inputs: of 900 programs two were
-# off by 17 times what its inputs explain, behind a normalisation. A wrong index is off by as much as the result is large.
-SLACK = 64.0
+# Beyond what runs with other roundings moved a result by. A wrong index is off by as much as the result is large.
+SLACK = 16.0
 MOST_SECONDS = 4
-RUNS = 2  # with changed values, by which it is told how far rounding may move a result
+# By runs with changed values it is told how far rounding may move a result. Where the first few moved it less than it is off by,
+# all do that are known to help against a jump: behind ``x > 0``, say, where x is a sum that cancels.
+RUNS, MORE_RUNS = 2, 24
 
 
 class StockFails(Exception):
@@ -32,9 +33,15 @@ class StockFails(Exception):
 
 
 class Watch:
-    """Looks at all that a function computes: whether everything is exact, and how many roundings a result may have met."""
+    """Looks at all that a function computes: whether everything is exact, and how many roundings a result may have met.
+
+    rng : np.random.RandomState, optional
+        While it is set, all that is computed is rounded at random, too (Monte Carlo arithmetic: Parker, 1997): a sum by as much
+        as one in another order may differ, anything else by half a unit in its last place.
+    """
 
     def __init__(self):
+        self.rng = None
         self.start()
 
     def start(self):
@@ -43,6 +50,9 @@ class Watch:
     def __call__(self, node, thunk, storage_map, compute_map):
         values = [storage_map[x][0] for x in node.inputs]
         terms = terms_of(node, storage_map)
+        if self.rng is not None and not getattr(node.op, "view_map", None):
+            for out in node.outputs:
+                _round_otherwise(storage_map[out][0], terms, self.rng)
         self.terms, self.nodes = max(self.terms, terms), self.nodes + 1
         factors = [_largest(value) for value in values[:2]] if terms > 1 else []
         self.exact &= terms * np.prod(factors) < LARGEST_EXACT_SUM
@@ -51,6 +61,14 @@ class Watch:
 
 def _largest(value):
     return np.max(np.abs(value), initial=1.0) if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" else 1.0
+
+
+def _round_otherwise(value, terms, rng):
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.flags.writeable:
+        unit = UNIT if value.dtype == np.float32 else np.finfo(value.dtype).epsneg
+        largest = np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
+        error = largest * gamma_of(terms) * unit / UNIT if terms > 1 else value * unit
+        np.copyto(value, value + error * rng.choice((-1, 1), value.shape))
 
 
 def _is_exact(value):
@@ -111,6 +129,7 @@ def compare_calls(stock, flagged, watch, calls):
             return exact, True  # an update may be done or not
         exact &= watch.exact
         hold(stock, watch, before, values, expected + get_states(stock), actual + get_states(flagged))
+        set_states(stock, get_states(flagged))  # or the next call would begin where rounding has led each of them
     return exact, False
 
 
@@ -215,17 +234,22 @@ def hold(stock, watch, before, values, expected, actual):
         for number, (e, a) in enumerate(zip(expected, actual)):
             np.testing.assert_array_equal(a, e, "result %d" % number)
         return
-    after, gamma = get_states(stock), gamma_of(watch.terms + watch.nodes)
-    moved = []
-    for seed in range(RUNS):
-        rng = np.random.RandomState(seed)
-        set_states(stock, [changed(value, gamma, rng) for value in before])
-        result = result_of(stock, [changed(value, gamma, rng) for value in values])
-        moved += [] if isinstance(result, Exception) else [result + get_states(stock)]
-    set_states(stock, after)
-    for number, (e, a) in enumerate(zip(expected, actual)):
-        error = compare("result %d" % number, a, e, [run[number] for run in moved], gamma)
-        assert error.error <= SLACK * error.allowed, "%s of %s" % (error, e.shape)
+    after, gamma, moved = get_states(stock), gamma_of(watch.terms + watch.nodes), []
+    try:
+        for run in range(RUNS + MORE_RUNS):
+            rng = np.random.RandomState(run)
+            watch.rng = rng if run >= RUNS else None
+            set_states(stock, [changed(value, gamma, rng) for value in before])
+            result = result_of(stock, [changed(value, gamma, rng) for value in values])
+            moved += [] if isinstance(result, Exception) else [result + get_states(stock)]
+            errors = [compare("result %d" % number, a, e, [run[number] for run in moved], gamma)
+                      for number, (e, a) in enumerate(zip(expected, actual))]
+            if run + 1 >= RUNS and all(error.error <= SLACK * error.allowed for error in errors):
+                return
+    finally:
+        watch.rng = None
+        set_states(stock, after)
+    raise AssertionError("further off than rounding explains: %s" % [e for e in errors if e.error > SLACK * e.allowed])
 
 
 def changed(value, gamma, rng):
