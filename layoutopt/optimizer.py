@@ -23,6 +23,7 @@ from layoutopt.rewrites.reorder import keep_axes_in_place
 from layoutopt.rewrites.shapes import Assumed, Shapes
 from layoutopt.rewrites.storage import remember, stored_in_c01b
 from layoutopt.rewrites.tidy import drop_copies
+from layoutopt.rewrites.told import insist
 from layoutopt.rewrites.windows import name_windows
 
 from . import first_call, written
@@ -94,6 +95,7 @@ def carry_layout(fgraph, settings, followed=None):
     replaced, fused = None, nothing_fused()
     if plan.pays:
         replaced = apply_plan(fgraph, region, plan)
+        insist(fgraph, edits, replaced)
         if not on_gpu():
             prepare(settings)
             vectorise(fgraph)

@@ -14,16 +14,21 @@ class Edits:
     ----------
     notes : dict of theano.Apply to str
         For the nodes that came in, why.
+    told : dict of theano.Apply to rewrites.told.Told
+        For convolutions that came in, sizes that the op in whose place they are insisted on.
     """
 
     def __init__(self, fgraph):
         self.fgraph = fgraph
         self.notes = {}
+        self.told = {}
         self._done = []
 
-    def replace(self, old, new, note):
-        """Put `new`, a variable that equals `old`, in its place; `note` says why."""
+    def replace(self, old, new, note, told=None):
+        """Put `new`, a variable that equals `old`, in its place; `note` says why. `told` is for a convolution."""
         self.notes[new.owner] = note
+        if told is not None:
+            self.told[new.owner] = told
         copy_stack_trace(old, new)
         new.name = old.name
         if new.broadcastable != old.broadcastable:
@@ -36,3 +41,4 @@ class Edits:
         while self._done:
             self.fgraph.replace_validate(*self._done.pop(), reason="layoutopt: does not pay")
         self.notes.clear()
+        self.told.clear()

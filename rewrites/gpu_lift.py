@@ -26,6 +26,7 @@ from layoutopt.kernels.relayout import StoredToC01B, to_c01b
 from layoutopt.kernels.take import TakeToC01B
 
 from .tidy import drop_copies
+from .told import ToldSizes
 
 # Behind Theano's in-place optimizers (75), where an op's memory is decided, and before what only removes names.
 POSITION = 76.0
@@ -85,6 +86,14 @@ def local_gpua_host_contiguous(op, context_name, inputs, outputs):
 def local_gpua_shape_i(op, context_name, inputs, outputs):
     """A size is read off the value on the GPU; Theano, which has no rule for it, would fetch the value."""
     return [op(as_gpuarray_variable(inputs[0], context_name))]
+
+
+@register_opt("fast_compile")
+@op_lifter([ToldSizes])
+@register_opt2([ToldSizes], "fast_compile")
+def local_gpua_told_sizes(op, context_name, inputs, outputs):
+    """Sizes are looked at where the values are."""
+    return [op(*[as_gpuarray_variable(x, context_name) for x in inputs[:2]], inputs[2])]
 
 
 # ---- copies

@@ -20,8 +20,11 @@ from theano.tensor.nnet.conv import ConvOp
 from theano.tensor.subtensor import Subtensor
 
 from .carriers.subtensor import entries_of
+from .sites import told
+from .told import Told
 
 _EXCHANGED = (1, 0, 2, 3)
+_UNASSERTED = dict(add_assert_shape=False)  # ConvOp checks its sizes itself, whether conv.assert_shape is on or not: see told.py
 _NOTE = "a gradient of ConvOp, written as another ConvOp"
 
 
@@ -39,7 +42,8 @@ def name_gradients(edits, shapes, constraints="layoutopt"):
     for node in edits.fgraph.toposort() if found else ():
         replacement = found[node](node, shapes) if node in found else None
         if replacement:
-            edits.replace(*replacement, note=_NOTE)
+            old, new, insisted = replacement
+            edits.replace(old, new, _NOTE, insisted)
 
 
 def _rule_of(node):
@@ -53,37 +57,44 @@ def _rule_of(node):
 
 
 def _image_gradient(node, shapes):
-    """(old, new) variables, or None where the node is not of this form."""
+    """(old variable, new variable, what the ConvOp insists on), or None where the node is not of this form."""
     op, (gradient, turned) = node.op, node.inputs
     filters = _original(turned, True, node)
     stride = _stride(op)
     border_mode = {"valid": "full", "full": "valid"}[op.out_mode]
     if filters is None or stride is None or (border_mode == "valid" and stride != (1, 1)):
         return None
-    images, told_filters = (op.bsize, op.nkern) + op.outshp, (op.imshp[0], op.nkern) + op.kshp
-    new = AbstractConv2d_gradInputs(images, told_filters, border_mode, stride)
-    return node.outputs[0], new(filters, gradient, _output_shape(op, gradient, filters, shapes))
+    images, (_, of_gradient, of_turned) = (op.bsize, op.nkern) + op.outshp, told(op)
+    of_filters = _exchange(of_turned)
+    new = AbstractConv2d_gradInputs(images, of_filters, border_mode, stride)
+    shape = _output_shape(op, gradient, filters, shapes)
+    return node.outputs[0], new(filters, gradient, shape, **_UNASSERTED), Told(filters=of_filters, outputs=of_gradient)
 
 
 def _weight_gradient(node, shapes):
-    """(old, new) variables, or None where the node is not of this form."""
+    """(old variable, new variable, what the ConvOp insists on), or None where the node is not of this form."""
     op, stride = node.op, _stride(node.op)
     first, second = (_original(x, turned, node) for x, turned in zip(node.inputs, (False, True)))
     if first is None or second is None or stride is None:
         return None
     shape = _output_shape(op, first, second, shapes)
+    of_first, of_second = map(_exchange, told(op)[1:])
     exchanged = _only_user(node.outputs[0])
     if exchanged is None or not isinstance(exchanged.op, DimShuffle) or exchanged.op.new_order != _EXCHANGED:
-        images, filters = (op.imshp[0], op.nkern) + op.kshp, (op.bsize, op.nkern) + op.outshp
-        new = AbstractConv2d_gradWeights(images, filters, "full", stride)
-        return node.outputs[0], new(second, first, shape)
+        new = AbstractConv2d_gradWeights(of_second, (op.bsize, op.nkern) + op.outshp, "full", stride)
+        return node.outputs[0], new(second, first, shape, **_UNASSERTED), Told(images=of_second, outputs=of_first)
     if stride != (1, 1):
         return None
     backwards = _only_user(exchanged.outputs[0])
     flip = backwards is not None and _is_backwards(backwards)
-    images, filters = (op.imshp[0], op.bsize) + op.imshp[1:], (op.nkern, op.bsize) + op.outshp
-    new = AbstractConv2d_gradWeights(images, filters, "valid", filter_flip=flip)
-    return (backwards if flip else exchanged).outputs[0], new(first, second, shape)
+    new = AbstractConv2d_gradWeights(of_first, (op.nkern, op.bsize) + op.outshp, "valid", filter_flip=flip)
+    new = new(first, second, shape, **_UNASSERTED)
+    return (backwards if flip else exchanged).outputs[0], new, Told(images=of_first, outputs=of_second)
+
+
+def _exchange(sizes):
+    """Sizes of a value with images and channels exchanged."""
+    return tuple(sizes[axis] for axis in _EXCHANGED)
 
 
 def _output_shape(op, images, filters, shapes):

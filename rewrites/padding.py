@@ -11,6 +11,7 @@ not: its pads are below every number, and the zeros are not.
 The convolution then reads x, which is smaller, and skips what it would multiply by zero. Theano's own CorrMM takes all pads,
 too, so a convolution that the plan leaves in bc01 gains as well.
 """
+from theano import config
 from theano.gof import Constant
 from theano.tensor import as_tensor_variable, stack
 from theano.tensor.nnet.abstract_conv import AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights
@@ -22,8 +23,9 @@ from .margins import CROPS, PADS, added, cropped, is_made, unpadded
 from .shapes import PROVEN
 from .sites import CONV_SITES, pads_of, read_site, told
 from .sums import Sums
+from .told import insisted
 
-_PARAMETERS = ("subsample", "filter_flip", "kshp", "filter_dilation", "num_groups", "unshared")
+_PARAMETERS = ("subsample", "filter_flip", "filter_dilation", "num_groups", "unshared")
 
 
 def fold_padding(edits, shapes, constraints="layoutopt"):
@@ -43,7 +45,7 @@ def fold_padding(edits, shapes, constraints="layoutopt"):
         if found:
             old, new, pads = found
             if read_site(new.owner, shapes, constraints).verdict.qualifies:
-                edits.replace(old, new, "zeros around the images are part of the pad: %s" % (pads,))
+                edits.replace(old, new, "zeros around the images are part of the pad: %s" % (pads,), _told(node, pads, edits))
 
 
 def _is_candidate(node):
@@ -79,15 +81,16 @@ def _with_pads(node, roles, pads, shapes):
     # ConvOp alone checks what it was told when it runs; the others pad for the filters at hand, whatever they were told.
     sides = told_filters[2:] if type(op) is ConvOp else _sides_of_filters(node, roles, shapes)
     own = pads_of(facts["border_mode"], None if None in sides else sides)
-    if own is None or facts["spread"] or not any(map(any, pads)):
+    if own is None or min(own) < 0 or facts["spread"] or not any(map(any, pads)):
         return None
     border_mode = added((own[:2], own[2:]), pads)
-    smaller = tuple(None if size is None else size - sum(pad) for size, pad in zip(told_images[2:], pads))
+    # With conv.assert_shape Theano's ops assert what they are told, by another exception than ConvOp's, and others have done so.
+    sizes = {} if config.conv.assert_shape else dict(imshp=_without(pads, told_images), kshp=told_filters)
     if type(op) is ConvOp:
-        return AbstractConv2d(told_images[:2] + smaller, told_filters, border_mode, (op.dx, op.dy))
+        return AbstractConv2d(border_mode=border_mode, subsample=(op.dx, op.dy), **sizes)
     parameters = {name: getattr(op, name) for name in _PARAMETERS if hasattr(op, name)}
     if hasattr(op, "imshp"):
-        parameters["imshp"] = told_images[:2] + smaller
+        parameters.update(sizes)
     return type(op)(border_mode=border_mode, **parameters)
 
 
@@ -100,6 +103,19 @@ def _sides_of_filters(node, roles, shapes):
         sizes = sizes[0].owner.inputs if is_made(sizes[0]) else [sizes[0][axis] for axis in range(2)]
     sides = [shapes.origin(size) for size in sizes] or [None, None]
     return tuple(side if isinstance(side, int) else None for side in sides)
+
+
+def _told(node, pads, edits):
+    """What a convolution insists on, of images without these margins; None for a pooling."""
+    if type(node.op) not in CONV_SITES:
+        return None
+    told_sizes = insisted(node, edits)
+    return told_sizes._replace(images=told_sizes.images and _without(pads, told_sizes.images))
+
+
+def _without(pads, images):
+    """Sizes of images that the program told, less these margins."""
+    return images[:2] + tuple(None if size is None else size - sum(pad) for size, pad in zip(images[2:], pads))
 
 
 def _smaller(shape, margins):

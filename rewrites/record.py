@@ -18,6 +18,7 @@ from .place import place_of, places_of
 from .region import SITE_OPS
 from .sites import C01B_OPS
 from .storage import is_stored
+from .told import ToldSizes
 
 
 MOST_ENDS = 3  # named for each conversion
@@ -265,9 +266,18 @@ def _conversion(node, shapes, choices):
     value, to = node.inputs[0], _direction(node)
     source = _before_transfer(value)
     in_bc01 = value if to == C01B else node.outputs[0]
-    users = sorted({"an output" if client == "output" else type(client.op).__name__ for client, _ in node.outputs[0].clients})
+    users = sorted({"an output" if client == "output" else type(client.op).__name__ for client in _users(node.outputs[0])})
     return ConversionRecord(source.name or _producer(source), to, shapes.bytes(value), _producer(source), ", ".join(users),
                             shapes.conversion_seconds(in_bc01, to), () if choices is None else _ends(node, to, choices))
+
+
+def _users(variable):
+    """The nodes, or "output", that read a value, also through a look at its sizes."""
+    for client, index in variable.clients:
+        if client != "output" and isinstance(client.op, ToldSizes):
+            yield from _users(client.outputs[0]) if index == 0 else ()
+        else:
+            yield client
 
 
 def _ends(node, to, choices):
