@@ -219,10 +219,9 @@ class _ConvOp(C01bOp):
         self._require(first == second, "%s differ: %s have %d, %s have %d",
                       what, whose_first, first, whose_second, second)
 
-    def _check_filters(self, channels, filters, filter_shape):
+    def _check_groups(self, channels, filters):
         for count, what in ((channels, "channels"), (filters, "filters")):
             self._require(count % self.groups == 0, "%d groups do not divide %d %s", self.groups, count, what)
-        self._require(min(filter_shape) >= 1, "filters of %d x %d", *filter_shape)
 
     def _check_grid(self, image_shape, filter_shape, output_shape):
         rule = "at least" if self.ceil_mode else "expected"
@@ -254,7 +253,8 @@ class FilterActs(_ConvOp):
     """Convolution in c01b order: ``FilterActs(pad, partial_sum, stride)(images, filters)``.
 
     ``out[k,i,j,b] = sum over c,u,v of filters[c,u,v,k] * images[c, i*stride-pad+u, j*stride-pad+v, b]``, images reading
-    as zero outside. The constructor's parameters are those of `_ConvOp`.
+    as zero outside. Filters without rows or columns give zeros, as Theano's do, with 'full' a pad of -1. The constructor's
+    parameters are those of `_ConvOp`.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ class FilterActs(_ConvOp):
     TypeError
         From the call, for another dtype or number of axes.
     ValueError
-        When run: channels that differ, groups that do not divide channels or filters, empty filters, no output left or more than
-        2**31 - 1 along an axis, an output_shape against the geometry.
+        When run: channels that differ, groups that do not divide channels or filters, no output left or more than 2**31 - 1
+        along an axis, an output_shape against the geometry.
 
     Notes
     -----
@@ -290,7 +290,7 @@ class FilterActs(_ConvOp):
 
     def _compute(self, images, filters, shape=None):
         image_shape, filter_shape = images.shape[1:3], filters.shape[1:3]
-        self._check_filters(images.shape[0], filters.shape[3], filter_shape)
+        self._check_groups(images.shape[0], filters.shape[3])
         self._check_equal(self._group("channels"), images.shape[0] // self.groups, "images", filters.shape[0], "filters")
         if shape is None:
             grid, (pad, stride, _) = self.output_grid(image_shape, filter_shape), self._kernel_args(filter_shape)
@@ -344,7 +344,7 @@ class ImageActs(_ConvOp):
         From the call, for another dtype or number of axes.
     ValueError
         From the call, without an output_shape though the stride is not 1. When run: filters that differ, groups that do
-        not divide them, empty filters, an output_shape or grid of `hid` against the geometry.
+        not divide them, an output_shape or grid of `hid` against the geometry.
 
     Notes
     -----
@@ -368,7 +368,7 @@ class ImageActs(_ConvOp):
     def _compute(self, hid, filters, shape=None):
         self._check_equal("filters", hid.shape[0], "output gradients", filters.shape[3], "filters")
         grid, filter_shape = hid.shape[1:3], filters.shape[1:3]
-        self._check_filters(filters.shape[0] * self.groups, filters.shape[3], filter_shape)
+        self._check_groups(filters.shape[0] * self.groups, filters.shape[3])
         if shape is None:
             image_shape = self._image_shape(grid, filter_shape)
             self._require(min(image_shape) >= 0, "images would be %d x %d", *image_shape)
@@ -451,7 +451,8 @@ class WeightActs(_ConvOp):
     def _compute(self, images, hid, shape):
         self._check_equal("batches", images.shape[3], "images", hid.shape[3], "output gradients")
         filter_shape = self._read_shape(shape)
-        self._check_filters(images.shape[0], hid.shape[0], filter_shape)
+        self._check_groups(images.shape[0], hid.shape[0])
+        self._require(min(filter_shape) >= 1, "filters of %d x %d", *filter_shape)
         grid = hid.shape[1:3]
         self._check_grid(images.shape[1:3], filter_shape, grid)
         if not self.partial_sum:

@@ -36,12 +36,11 @@ def conv_outputs(image, filter_size, pad, stride, ceil_mode):
     image, filter_size : int or scalar variable
         Sizes along this axis, in pixels.
     pad : (int, int)
-        As in `resolve_pad`.
+        As `resolve_pad` gives it.
     stride : int
     ceil_mode : bool
     """
-    before, after = resolve_pad(pad, filter_size)
-    room = image + before + after - filter_size
+    room = image + pad[0] + pad[1] - filter_size
     return (-((-room) // stride) if ceil_mode else room // stride) + 1
 
 

@@ -17,6 +17,7 @@ from theano.tensor.nnet.abstract_conv import (AbstractConv2d, AbstractConv2d_gra
 
 from layoutopt.kernels import base
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs, as_pad
+from layoutopt.kernels.epilogue import FilterActsBias
 from layoutopt.kernels.reference import conv as reference
 from tolerance import LARGEST_EXACT, assert_bilinear, normal, whole_numbers
 
@@ -476,6 +477,57 @@ def test_shapes_are_known_without_computing(c, ceil_mode, rng):
     assert run(unit, values[2], values[1]).shape == expected[3]
 
 
+@pytest.mark.parametrize("filter_shape", [(0, 2), (2, 0), (0, 0)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("border", ["valid", "half", "full", 1, ((1, 2), (0, 3))])
+def test_filters_without_taps_give_zeros_as_theanos_do(border, stride, filter_shape):
+    """Sums of nothing, and as many of them as Theano has it; of such filters there is no gradient."""
+    images, filters = np.ones((2, 3, 5, 6), "f"), np.ones((4, 3) + filter_shape, "f")
+    turned = [np.moveaxis(x, 0, -1) for x in (images, filters)]
+    parameters = dict(pad=border, stride=stride, flip=True, ceil_mode=False)
+    forward, backward, weights = (op(**parameters) for op in OPS)
+    expected = theanos(AbstractConv2d, border, stride, 2)(images, filters)
+    grid = expected.shape[2:]
+    hid = np.ones_like(expected)
+    gradient = theanos(AbstractConv2d_gradInputs, border, stride, 3)(filters, hid, images.shape[2:])
+    assert not expected.any() and not gradient.any() and gradient.shape == images.shape
+    for shape in ((), (grid,)):
+        np.testing.assert_array_equal(run(forward, *turned, *shape), np.moveaxis(expected, 0, -1))
+    hid = np.moveaxis(hid, 0, -1)
+    np.testing.assert_array_equal(run(backward, hid, turned[1], images.shape[2:]), np.moveaxis(gradient, 0, -1))
+    results = [[None]]
+    forward.perform(None, turned, results)
+    np.testing.assert_array_equal(results[0][0], np.moveaxis(expected, 0, -1))
+    backward.perform(None, [hid, turned[1], np.array(images.shape[2:])], results)
+    np.testing.assert_array_equal(results[0][0], np.moveaxis(gradient, 0, -1))
+    for refusing, operands in ((theanos(AbstractConv2d_gradWeights, border, stride, 3), (images, np.ones_like(expected))),
+                               (functools.partial(run, weights), (turned[0], hid))):
+        with pytest.raises(ValueError):
+            refusing(*operands, filter_shape)
+
+
+@functools.lru_cache(maxsize=None)
+def theanos(op_class, border, stride, inputs):
+    """A convolution, or a gradient of one, by stock Theano."""
+    variables = [tt.ftensor4(), tt.ftensor4(), tt.lvector()][:inputs]
+    return theano.function(variables, op_class(border_mode=border, subsample=stride)(*variables), mode=STOCK)
+
+
+def test_filters_without_taps_in_groups_and_with_a_bias():
+    """What is added to the sums of nothing is the result; with more outputs than filters have room for."""
+    images, filters = np.ones((4, 5, 5, 17), "f"), np.ones((2, 0, 3, 6), "f")
+    x, w, b = tt.ftensor4(), tt.ftensor4(), tt.fvector()
+    op = FilterActs("half", groups=2)
+    assert run(op, images, filters).shape == (6, 6, 5, 17) and not run(op, images, filters).any()
+    biased = theano.function([x, w, b], FilterActsBias(op, "tanh", True)(x, w, b), mode=PLAIN)(images, filters, np.arange(6, dtype="f"))
+    for result, function in zip(biased, (np.tanh, lambda v: v)):
+        expected = np.broadcast_to(function(np.arange(6, dtype="f"))[:, None, None, None], (6, 6, 5, 17))
+        np.testing.assert_allclose(result, expected, rtol=3e-7)
+    hid = np.ones((6, 6, 5, 17), "f")
+    gradient = run(ImageActs("half", groups=2), hid, filters, (5, 5))
+    assert gradient.shape == images.shape and not gradient.any()
+
+
 # (op, shapes of the two tensors, output_shape, the message)
 MALFORMED = {
     "channels": (FilterActs(), (3, 5, 5, 2), (4, 3, 3, 2), None,
@@ -490,8 +542,6 @@ MALFORMED = {
     "too small for the floor": (FilterActs(0, None, 2, ceil_mode=False), (3, 2, 5, 2), (3, 3, 3, 2), None,
                                 "FilterActs: images of 2 x 5 give 0 x 2 outputs with filters of 3 x 3, leading pad "
                                 "(0, 0), stride (2, 2)"),
-    "empty filters": (FilterActs("full"), (3, 5, 5, 2), (3, 0, 3, 2), None, "FilterActs: filters of 0 x 3"),
-    "empty filters back": (ImageActs(), (2, 5, 5, 2), (3, 3, 0, 2), None, "ImageActs: filters of 3 x 0"),
     "no filters wanted": (WeightActs(), (3, 5, 5, 2), (4, 6, 6, 2), (0, 0), "WeightActs: filters of 0 x 0"),
     "grid below the floor": (FilterActs(((1, 2), (0, 0))), (3, 5, 5, 2), (3, 3, 3, 2), (5, 3),
                              "FilterActs: 5 output rows do not fit images of 5, filters of 3, pad (1, 2), stride 1: "

@@ -108,21 +108,32 @@ inline int read_shape(const char* op, PyArrayObject* shape, int64_t* rows, int64
     return 0;
 }
 
-// The kernel's view of checked sizes; a window needs at least one filter row and column.
+// The kernel's view of checked sizes.
 inline int complete(const char* op, ConvShape& s, const ConvParams& p) {
     if (check_groups(op, p.groups, "channels", s.channels) || check_groups(op, p.groups, "filters", s.filters))
         return -1;
     s.groups = p.groups;
-    if (s.filter_h < 1 || s.filter_w < 1) {
-        PyErr_Format(PyExc_ValueError, "%s: filters of %lld x %lld", op, (long long)s.filter_h, (long long)s.filter_w);
-        return -1;
-    }
     const ConvAxis y = p.y.resolved(s.filter_h), x = p.x.resolved(s.filter_w);
     s.stride_y = y.stride, s.stride_x = x.stride;
     s.pad_y = y.pad_before, s.pad_x = x.pad_before;
     s.flip = p.flip;
     s.winograd = p.winograd;
     return 0;
+}
+
+// Filters without rows or columns, as CorrMM has it: all sums are of nothing, and there is no gradient of such filters. To the
+// kernels they have one tap, and there is no channel, or filter, to sum over: `depth` is the one of s.
+inline void without_taps(ConvShape& s, int64_t& depth) {
+    if (s.filter_h && s.filter_w) return;
+    depth = 0;
+    s.filter_h = s.filter_w = 1;
+    s.pad_y = s.pad_x = 0;
+}
+
+inline int check_taps(const char* op, const ConvShape& s) {
+    if (s.filter_h && s.filter_w) return 0;
+    PyErr_Format(PyExc_ValueError, "%s: filters of %lld x %lld", op, (long long)s.filter_h, (long long)s.filter_w);
+    return -1;
 }
 
 inline int check_grids(const char* op, const ConvShape& s, const ConvParams& p) {
@@ -192,8 +203,10 @@ int filter_acts_shape(const Array& images, const Array& filters, PyArrayObject* 
     const char* channels = p.groups == 1 ? "channels" : "channels of a group";
     if (complete(op, s, p) || check_equal(op, channels, s.group_channels(), "images", filters.dim(0), "filters"))
         return -1;
-    return output_shape ? read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p) ? -1 : 0
-                        : all_outputs(s, p);
+    if (output_shape ? read_shape(op, output_shape, &s.out_h, &s.out_w) || check_grids(op, s, p) : all_outputs(s, p))
+        return -1;
+    without_taps(s, s.channels);
+    return 0;
 }
 
 template <class Array>
@@ -204,8 +217,10 @@ int image_acts_shape(const Array& hid, const Array& filters, PyArrayObject* outp
     sizes_from_filters(s, filters, p);
     if (check_equal(op, "filters", hid.dim(0), "output gradients", s.filters, "filters") || complete(op, s, p))
         return -1;
-    if (output_shape ? read_shape(op, output_shape, &s.height, &s.width) : only_image(s, p)) return -1;
-    return check_grids(op, s, p);
+    if ((output_shape ? read_shape(op, output_shape, &s.height, &s.width) : only_image(s, p)) || check_grids(op, s, p))
+        return -1;
+    without_taps(s, s.filters);
+    return 0;
 }
 
 template <class Array>
@@ -215,7 +230,7 @@ int weight_acts_shape(const Array& images, const Array& hid, PyArrayObject* outp
     sizes_from_outputs(s, hid);
     sizes_from_images(s, images);
     if (check_equal(op, "batches", s.batch, "images", hid.dim(3), "output gradients") ||
-        read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p))
+        read_shape(op, output_shape, &s.filter_h, &s.filter_w) || complete(op, s, p) || check_taps(op, s))
         return -1;
     return check_grids(op, s, p);
 }
