@@ -285,10 +285,22 @@ TILES = r"""
 POWERS = (0.25, 0.5, 0.75, 1, 1e-6, 0.1, 0.6, 1.5, 2, 3, 20)
 
 
+# The first and last of either sign, and those that processors make.
+NANS = np.array([0x7f800001, 0x7fc00000, 0x7fffffff, 0xff800001, 0xffc00000, 0xffffffff], "uint32")
+
+
+def test_whole_parts_of_logarithms_fit_integers_for_any_bits():
+    """power.h turns the whole part of a logarithm into an integer, which of NaN would be undefined: no bits lead to one."""
+    bits = np.r_[np.arange(0, 2 ** 32, 9973, dtype="uint64").astype("uint32"), NANS]
+    e = (bits - np.uint32(0x3f3504f3)).view("int32") >> 23
+    m = (bits - (e.view("uint32") << np.uint32(23))).view("float32")
+    assert (abs(e) <= 256).all() and (m >= np.float32(0.5) ** 0.5 - 1e-7).all() and (m <= np.float32(2) ** 0.5).all()
+
+
 def sample_of_floats(step):
-    """Numbers from the least normal one up, `step` apart in their order, infinity and NaN; whole vectors of them."""
+    """Numbers from the least normal one up, `step` apart in their order, infinity and NaNs of either sign; whole vectors."""
     bits = np.arange(0x00800000, 0x7f800000, step, dtype="uint32")
-    x = np.r_[bits.view("float32"), np.float32([1, np.inf, np.nan])]
+    x = np.r_[bits.view("float32"), np.float32([1, np.inf]), NANS.view("float32")]
     return np.r_[x, np.ones(-len(x) % 16, "float32")]
 
 

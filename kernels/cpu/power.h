@@ -71,7 +71,8 @@ class NegativePower<Exponent::any> {
     }
 
     vec operator()(vec d) const {
-        // d = 2^e m with m from sqrt(1/2) to sqrt(2).
+        // d = 2^e m with m from sqrt(1/2) to sqrt(2). So for any bits, NaN's among them: e is from -256 to 255, what follows
+        // is finite, and only at the end NaN comes back. Turning a NaN into an integer would be undefined.
         constexpr uint32_t least_m = 0x3f3504f3;
         const index_vec e = (index_vec)((bits_vec)d - least_m) >> 23;
         const vec z = (vec)((bits_vec)d - ((bits_vec)e << 23)) - 1.0f;
