@@ -26,6 +26,7 @@ from layoutopt.kernels.gpu.reshape import GpuReshapeC01B
 from layoutopt.kernels.reshape import ReshapeC01B
 from layoutopt.kernels.take import TakeToC01B
 from layoutopt.rewrites.gpu_lift import LIFTED
+from layoutopt.rewrites.told import ToldSizes
 from tolerance import whole_numbers
 
 FAST = theano.compile.get_mode("FAST_RUN")
@@ -57,6 +58,20 @@ def training_step(rng, mode, average=False):
     inputs, loss, weights = network(rng, average)
     updates = [(w, w - d / 2 ** 12) for w, d in zip(weights, theano.grad(loss, weights))]
     return theano.function(inputs, loss, updates=updates, mode=mode), weights
+
+
+@pytest.mark.parametrize("mover", sorted(MOVERS))
+def test_told_sizes_are_looked_at_where_the_values_are(mover, rng):
+    """Of a ConvOp's place: on the host it checks what it was told, and nothing is fetched to do as much."""
+    images, filters = whole_numbers(rng, (2, 3, 5, 5)), whole_numbers(rng, (3, 3, 3, 4))
+    x, w = tt.ftensor4(), theano.shared(filters)
+    checked = ToldSizes()(tt.as_tensor_variable(w), ToC01B()(x), tt.constant(np.array([-1, 3, -1, 4, 3, 5, 5, -1], "int64")))
+    f = theano.function([x], FilterActs()(ToC01B()(x), checked), mode=MOVERS[mover])
+    assert counts(f)[ToldSizes] == counts(f)[GpuFilterActs] == 1 and fetched(f) == []
+    expected = theano.function([x], FilterActs()(ToC01B()(x), w), mode=ON_HOST)(images)
+    np.testing.assert_allclose(np.asarray(f(images)), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="told of a size of 5 and got 4"):
+        f(images[:, :, :4])
 
 
 def batch_of(rng):
