@@ -43,8 +43,9 @@ test: $(READY)
 	@THEANORC=/dev/null $(PY) -m pytest $$([ "$$(nproc)" = 1 ] || echo --numprocesses 2 --dist loadfile) $(ARGS)
 
 # A program that fails is made shorter, printed, and kept in tests/regressions, where it is one of make test's from then on.
+# COMPILED=C compiles all of each program, as users' programs are, which takes half a minute each; else Python is used where it does.
 fuzz: $(READY)
-	@THEANORC=/dev/null FUZZ=$(or $(NUMBER),2000) FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
+	@THEANORC=/dev/null FUZZ=$(or $(NUMBER),2000) FUZZ_COMPILED=$(COMPILED) FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
 	  $(PY) -m pytest -s -q $(ARGS) tests/test_random_programs.py
 
 theano-tests: $(READY)

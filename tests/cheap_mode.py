@@ -29,7 +29,7 @@ def mode(flagged):
 
 
 @pytest.fixture
-def hardly_any_compilation(few_compilations, monkeypatch):
+def hardly_any_compilation(monkeypatch):
     """What Theano has Python for runs in Python, for graphs as small as they are many; its convolutions and poolings run as C
     still, and layoutopt's ops, but for those that are compiled for each rank and dtype, where it is another than images'."""
 
@@ -41,6 +41,7 @@ def hardly_any_compilation(few_compilations, monkeypatch):
         impl = "py" if isinstance(self, PER_TYPE) and (x.ndim, x.dtype) != (4, "float32") else "c"
         return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, impl)
 
+    compile_little(monkeypatch.setattr)
     for op in (Elemwise, ConvOp):  # a ConvOp is compiled for each of its shapes
         monkeypatch.setattr(op, "make_thunk", in_python)
     monkeypatch.setattr(DownsampleFactorMaxGradGrad, "make_thunk", Pool.make_thunk)  # which is as C

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 
 import program_check
-from cheap_mode import few_compilations, hardly_any_compilation  # noqa: F401  (fixtures)
+from cheap_mode import hardly_any_compilation  # noqa: F401  (a fixture)
 from program_check import StockFails, check
 from program_steps import programs
 from programs import Program
@@ -21,6 +21,7 @@ from programs import Program
 KEPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "regressions")
 NUMBER = int(os.environ.get("FUZZ", 0)) or 200
 SEED = os.environ.get("FUZZ_SEED")
+COMPILED = os.environ.get("FUZZ_COMPILED") or "cheap"  # see program_check.check
 # Each example is compiled twice; a fixture that all examples share does no harm.
 settings.register_profile("programs", derandomize=SEED is None, deadline=None, max_examples=NUMBER, database=None,
                           print_blob=False, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
@@ -59,7 +60,9 @@ def test_a_result_that_is_wrong_by_a_hundredth_fails(hardly_any_compilation, mon
         check(Program.read(WRONG))
 
 
-def test_random_programs(hardly_any_compilation):
+def test_random_programs(request):
+    if COMPILED == "cheap":
+        request.getfixturevalue("hardly_any_compilation")
     seen, failed = collections.Counter(), []
     print("%d random programs from seed %s" % (NUMBER, SEED or 0))
 
@@ -68,11 +71,13 @@ def test_random_programs(hardly_any_compilation):
     @given(programs())
     def holds(program):
         try:
-            outcome = check(program)
+            outcome = check(program, COMPILED)
         except StockFails as reason:
             seen["programs that Theano cannot compile"] += 1
             assume(not reason)
         except Exception:
+            if not failed:
+                print("A program that fails:\n%s" % (program,), flush=True)
             failed[:] = [program]  # with a seed the last one is the shortest
             raise
         seen.update(["programs", "exact programs"] if outcome.exact else ["programs"])
@@ -83,9 +88,8 @@ def test_random_programs(hardly_any_compilation):
     try:
         holds()
     except Exception as error:
-        if failed:
-            print("A program that fails (make fuzz would make it shorter):\n%s" % (failed[0],))
         if failed and SEED is not None:
+            print("The same, made shorter:\n%s" % (failed[0],))
             keep(failed[0], error)
         raise
     finally:
