@@ -193,7 +193,7 @@ def _site_record(site, new_outputs, note, place, machine, constraints):
     node, c01b = site.node, site.choice.c01b
     own = type(node.op) in C01B_OPS
     layout = C01B if own or new_outputs is not None else BC01
-    op = type(new_outputs[0].owner.op if new_outputs is not None else node.op).__name__
+    op = type((node if new_outputs is None else _site_node(new_outputs[0])).op).__name__
     reason = site.verdict.reason
     if site.verdict.qualifies and layout == BC01:
         reason = "qualifies, but does not pay here: %s as it is, %s in c01b, conversions not counted" % (

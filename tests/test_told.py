@@ -155,6 +155,16 @@ def check_some(result, many):
     return flagged
 
 
+@pytest.mark.usefixtures("all_in_c01b")
+def test_outputs_of_one_pixel():
+    """ConvOp, told so, makes them broadcastable, which FilterActs does not: its node is found, and named in the report."""
+    told = shapes_of("valid", rows=3, columns=2)
+    shapes = [shapes_of("valid", rows=rows, columns=2) for rows in (3, 4)]
+    f = check(old_conv2d(X, W, told[X], told[W]), [[s[X], s[W], s[G]] for s in shapes])
+    assert op_count(f, FilterActs) == op_count(f, ToldSizes) == 1
+    assert [site.op for site in layoutopt.explain(f).record.sites] == ["FilterActs"]
+
+
 def test_nobody_was_told_nothing_is_looked_at():
     f = theano.function([X, W], old_conv2d(X, W, None, None), mode=mode(True))
     assert op_count(f, FilterActs) == 1 and op_count(f, ToldSizes) == 0
