@@ -47,8 +47,10 @@ class ToldSizes(Op):
 
     Raises
     ------
+    TypeError
+        From the call, where `sizes` is no int64 vector.
     ValueError
-        When it runs, for another size, as ConvOp's C code does.
+        When it runs, for another size, as ConvOp's C code does; where `sizes` are not as many as there are axes.
     """
 
     __props__ = ()
@@ -56,11 +58,16 @@ class ToldSizes(Op):
     check_input = False
 
     def make_node(self, value, other, sizes):
+        if (sizes.ndim, sizes.dtype) != (1, "int64"):
+            raise TypeError("ToldSizes: sizes must be an int64 vector, got %s" % sizes.type)
         return Apply(self, [value, other, sizes], [value.type()])
 
     def perform(self, node, inputs, output_storage):
         value, other, sizes = inputs
-        for size, told_size in zip(tuple(value.shape) + tuple(other.shape), sizes.tolist()):
+        actual = tuple(value.shape) + tuple(other.shape)
+        if len(sizes) != len(actual):
+            raise ValueError("ToldSizes: %d sizes for %d axes" % (len(sizes), len(actual)))
+        for size, told_size in zip(actual, sizes.tolist()):
             if told_size not in (-1, size):
                 raise ValueError("a convolution was told of a size of %d and got %d" % (told_size, size))
         output_storage[0][0] = value
@@ -71,7 +78,12 @@ class ToldSizes(Op):
         return """
         {
             PyArrayObject* tensors[2] = {%(value)s, %(other)s};
-            npy_intp next = 0;
+            npy_intp next = 0, axes = PyArray_NDIM(tensors[0]) + PyArray_NDIM(tensors[1]);
+            if (PyArray_SIZE(%(sizes)s) != axes) {
+                PyErr_Format(PyExc_ValueError, "ToldSizes: %%lld sizes for %%lld axes", (long long)PyArray_SIZE(%(sizes)s),
+                             (long long)axes);
+                %(fail)s
+            }
             for (int i = 0; i < 2; ++i)
                 for (int axis = 0; axis < PyArray_NDIM(tensors[i]); ++axis, ++next) {
                     const npy_int64 told = *static_cast<npy_int64*>(PyArray_GETPTR1(%(sizes)s, next));

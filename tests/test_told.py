@@ -240,7 +240,7 @@ def test_looking_at_sizes_costs_no_conversion():
 
 
 def test_the_check_as_c_code_and_in_python():
-    value, other = T.ftensor4(), T.ftensor4()
+    value, other, sizes = T.ftensor4(), T.ftensor4(), T.lvector()
     expected = T.constant(np.array([2, 3, -1, 5, -1, 7, 8, 9], "int64"))
     out = ToldSizes()(value, other, expected)
     assert theano.function([value, other], out.shape, mode="FAST_RUN")(*2 * [np.ones((1, 2, 3, 4), "f")]).tolist() == [1, 2, 3, 4]
@@ -253,5 +253,10 @@ def test_the_check_as_c_code_and_in_python():
                 f(np.ones((2, 3, size, 6), "f"), o)
             with pytest.raises(ValueError, match="a convolution was told of a size of 7 and got 0"):
                 f(v, o[:, :0])
+        f = theano.function([value, other, sizes], ToldSizes()(value, other, sizes), mode=theano.Mode(linker, None))
+        with pytest.raises(ValueError, match="ToldSizes: 3 sizes for 8 axes"):
+            f(v, o, [2, 3, 0])
+    with pytest.raises(TypeError, match="sizes must be an int64 vector"):
+        ToldSizes()(value, other, other)
     with pytest.raises(ValueError, match="got 6"):
         theano.function([value, other], out, mode=theano.Mode(VM_Linker(use_cloop=True), None))(np.ones((2, 3, 1, 6), "f"), o)
