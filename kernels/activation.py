@@ -17,7 +17,7 @@ class _Activation(C01bOp):
     Parameters
     ----------
     inplace : bool, optional
-        May overwrite the input; Theano's in-place stage substitutes this where it is safe (`rewrites.activations`).
+        May overwrite the input; Theano's in-place stage substitutes this where it is safe (`rewrites.inplace`).
     openmp : bool, optional
         See `C01bOp`.
     """
@@ -31,6 +31,10 @@ class _Activation(C01bOp):
         self.inplace = bool(inplace)
         if self.inplace:
             self.destroy_map = {0: [0]}
+
+    def in_place(self):
+        """This op, allowed to overwrite its input."""
+        return type(self)(inplace=True, openmp=self.openmp)
 
     def make_node(self, x):
         """One node: float32 `x` of any rank and strides to a C-contiguous tensor of the same shape.

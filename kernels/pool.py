@@ -9,7 +9,7 @@ Values are Theano's bit by bit, NaN and ties included, and so are gradients: of 
 gets the full gradient. (cuda-convnet ignores NaN and loses what lies below -2e38.)
 """
 from theano.gof import Apply, ParamsType
-from theano.scalar import int64
+from theano.scalar import bool as scalar_bool, int64
 from theano.tensor import TensorType, patternbroadcast
 
 from .base import C01bOp, as_c01b, as_pair
@@ -64,6 +64,7 @@ class _PoolOp(C01bOp):
     params_type = ParamsType(**dict.fromkeys(_PARAMS, int64))
     headers = ("pool_op.h",)
     maxout = "maxout"  # what messages call the pooling's result
+    more_arguments = ()  # of the C++ entry
 
     def __init__(self, ds, stride=None, start=0, outputs=0, ceil_mode=True, openmp=None):
         super().__init__(openmp=openmp)
@@ -108,7 +109,8 @@ class _PoolOp(C01bOp):
                 raise ValueError("%s: %s is %s, expected %s" % (type(self).__name__, what, array.shape, shape))
 
     def c_code(self, node, name, inputs, outputs, sub):
-        arguments = ", ".join(inputs + ["&" + output for output in outputs] + ["c01b::pool_params(%s)" % sub["params"]])
+        parameters = ["c01b::pool_params(%(params)s)", *self.more_arguments]
+        arguments = ", ".join(inputs + ["&" + output for output in outputs] + [p % sub for p in parameters])
         return "if (c01b::%s_op(%s)) %s" % (self.kernel, arguments, sub["fail"])
 
     def c_code_cache_version(self):
@@ -166,6 +168,12 @@ class MaxPoolGrad(_PoolOp):
     ``MaxPoolGrad(ds, stride, start, outputs, ceil_mode)(x, maxout, gz)``, with the parameters of the `MaxPool`.
     Pixels of no window get 0.
 
+    Parameters
+    ----------
+    inplace : bool, optional
+        The result may take the place of `x`; Theano's in-place stage substitutes this where it is safe
+        (`rewrites.inplace`).
+
     Inputs and outputs
     ------------------
     x : float32 (channels, rows, columns, batch)
@@ -181,7 +189,20 @@ class MaxPoolGrad(_PoolOp):
         At run time, with the numbers, if the shapes do not belong together or a window would be empty.
     """
 
+    __props__ = _PoolOp.__props__ + ("inplace",)
+    params_type = ParamsType(inplace=scalar_bool, **dict.fromkeys(_PARAMS, int64))
     kernel = "max_pool_grad"
+    more_arguments = ("%(params)s->inplace",)
+
+    def __init__(self, ds, stride=None, start=0, outputs=0, ceil_mode=True, openmp=None, inplace=False):
+        super().__init__(ds, stride, start, outputs, ceil_mode, openmp)
+        self.inplace = bool(inplace)
+        if self.inplace:
+            self.destroy_map = {0: [0]}
+
+    def in_place(self):
+        """This op, allowed to overwrite `x`."""
+        return type(self)(self.ds, self.stride, self.start, self.outputs, self.ceil_mode, self.openmp, inplace=True)
 
     def make_node(self, x, maxout, gz):
         x, maxout, gz = as_c01b(self, "x", x), as_c01b(self, "maxout", maxout), as_c01b(self, "gz", gz)

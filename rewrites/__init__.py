@@ -10,6 +10,7 @@ In the order of a graph's way through:
 `apply`, `tidy`          the rewriting
 `activations`            elementwise functions that Theano computes one by one, vectorised
 `fusion`                 bias and activation in the last write of the kernel before them
+`inplace`                results that may take the place of an operand
 `lowered`                sums over channels, when Theano has written out what was abstract
 `loops`                  what loops would convert in every step, converted before them
 `record`                 what was done, for reports

@@ -1,6 +1,4 @@
-"""Elementwise tanh and sigmoid by our vectorised ops; and those in place, where Theano allows it."""
-from theano.compile import optdb
-from theano.gof import TopoOptimizer, local_optimizer
+"""Elementwise tanh and sigmoid by our vectorised ops."""
 from theano.gof.opt import copy_stack_trace
 from theano.scalar.basic import Tanh as ScalarTanh
 from theano.tensor import Rebroadcast, Reshape
@@ -8,7 +6,7 @@ from theano.tensor.elemwise import DimShuffle, Elemwise
 from theano.tensor.extra_ops import CpuContiguous
 from theano.tensor.nnet.sigm import ScalarSigmoid
 
-from layoutopt.kernels.activation import Sigmoid, Tanh, sigmoid, tanh
+from layoutopt.kernels.activation import sigmoid, tanh
 from layoutopt.kernels.relayout import ToBC01, ToC01B
 
 # Exact classes: UltraFastScalarSigmoid and the like are other functions.
@@ -16,9 +14,6 @@ _OURS = {ScalarTanh: tanh, ScalarSigmoid: sigmoid}
 
 # Ops whose output is their first input with its elements in other places: they commute with activations.
 _MOVES = (CpuContiguous, DimShuffle, Rebroadcast, Reshape, ToBC01, ToC01B)
-
-# Beside Theano's own in-place elementwise ops; the destroy handler comes at 49.5.
-INPLACE_POSITION = 75
 
 
 def vectorise(fgraph):
@@ -75,24 +70,3 @@ def _ours(node):
     if node.inputs[0].dtype != "float32" or node.outputs[0].dtype != "float32":
         return None
     return _OURS.get(type(op.scalar_op))
-
-
-@local_optimizer([Tanh, Sigmoid], inplace=True)
-def local_inplace_activation(node):
-    """Tanh and Sigmoid overwrite their input; the destroy handler takes back what is not safe."""
-    if not isinstance(node.op, (Tanh, Sigmoid)) or node.op.inplace:
-        return False
-    new = type(node.op)(inplace=True, openmp=node.op.openmp)(node.inputs[0])
-    copy_stack_trace(node.outputs[0], new)
-    return [new]
-
-
-def register():
-    """Put the in-place stage into Theano's database; a second call does nothing."""
-    if "layoutopt_inplace_activations" not in optdb.__position__:
-        optdb.register("layoutopt_inplace_activations",
-                       TopoOptimizer(local_inplace_activation, failure_callback=TopoOptimizer.warn_inplace),
-                       INPLACE_POSITION, "fast_run", "inplace")
-
-
-register()

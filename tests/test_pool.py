@@ -24,6 +24,13 @@ def compiled(op):
     return theano.function(inputs, op(*inputs), mode=FAST)
 
 
+@functools.lru_cache(maxsize=None)
+def compiled_in_place(op):
+    x, maxout, gz = (T.ftensor4() for _ in range(3))
+    return theano.function([theano.In(x, mutable=True), maxout, gz], theano.Out(op.in_place()(x, maxout, gz), borrow=True),
+                           mode=FAST, accept_inplace=True)
+
+
 def three_ops(*parameters, **named):
     op = MaxPool(*parameters, **named)
     return op, op.like(MaxPoolGrad), op.like(MaxPoolGradGrad)
@@ -76,7 +83,9 @@ def test_matches_reference(shape, ds, stride, start, ceil_mode, kind, seed):
     z = compiled(pool)(x)
     assert_same_bits(z, reference.max_pool(x, pool.output_grid(shape[1:3]), *geometry(pool)))
     gz, ggx = reals(rng, z.shape), reals(rng, shape)
-    assert_same_bits(compiled(grad)(x, z, gz), reference.max_pool_grad(x, z, gz, *geometry(pool)))
+    gx = reference.max_pool_grad(x, z, gz, *geometry(pool))
+    assert_same_bits(compiled(grad)(x, z, gz), gx)
+    assert_same_bits(compiled_in_place(grad)(x.copy(), z, gz), gx)
     assert_same_bits(compiled(grad_grad)(x, z, ggx), reference.max_pool_grad_grad(x, z, ggx, *geometry(pool)))
 
 
@@ -90,7 +99,9 @@ def test_large(batch, ds, stride):
     z = compiled(pool)(x)
     assert_same_bits(z, reference.max_pool(x, pool.output_grid(x.shape[1:3]), *geometry(pool)))
     gz = reals(rng, z.shape)
-    assert_same_bits(compiled(grad)(x, z, gz), reference.max_pool_grad(x, z, gz, *geometry(pool)))
+    gx = reference.max_pool_grad(x, z, gz, *geometry(pool))
+    assert_same_bits(compiled(grad)(x, z, gz), gx)
+    assert_same_bits(compiled_in_place(grad)(x.copy(), z, gz), gx)
     assert_same_bits(compiled(grad_grad)(x, z, x), reference.max_pool_grad_grad(x, z, x, *geometry(pool)))
 
 
@@ -100,6 +111,46 @@ def test_outputs_larger_than_every_cache_share():
     x = integers(np.random.RandomState(0), (33, 33, 32, 128))
     assert_same_bits(compiled(pool)(x), x)
     assert_same_bits(compiled(grad_grad)(x, x, x), x + np.float32(0))
+
+
+# ---- in place ------------------------------------------------------------------------------------------------------
+
+def test_the_gradient_takes_the_place_of_images():
+    grad = MaxPoolGrad(2)
+    x = integers(np.random.RandomState(0), (3, 6, 5, 20))
+    z = compiled(MaxPool(2))(x)
+    expected = compiled(grad)(x, z, z)
+    gapped = np.zeros((3, 6, 5, 40), "float32")[..., ::2]
+    gapped[...] = x
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    for value, overwritten in ((x.copy(), True), (gapped, False), (read_only, False)):
+        before = value.copy()
+        result = compiled_in_place(grad)(value, z, z)
+        assert np.shares_memory(result, value) == overwritten
+        assert_same_bits(result, expected)
+        assert_same_bits(value, expected if overwritten else before)
+
+
+def test_in_place_where_nobody_else_reads():
+    """Images that the function computes and reads nowhere else; not its own input, nor what it returns."""
+    x = T.ftensor4()
+    images, pool = 2 * x, MaxPool(3, 2)
+    gradient = T.grad((pool(images) ** 2).sum(), images)
+    of_input = T.grad((pool(x) ** 2).sum(), x)
+    f = theano.function([x], [gradient, of_input, images], mode="FAST_RUN")
+    g = theano.function([x], gradient, mode="FAST_RUN")
+    kinds = [[node.op.inplace for node in h.maker.fgraph.toposort() if isinstance(node.op, MaxPoolGrad)] for h in (f, g)]
+    assert kinds == [[False, False], [True]]
+    value = integers(np.random.RandomState(0), (2, 7, 6, 5))
+    kept = value.copy()
+    z = compiled(pool)(value)
+    expected = compiled(pool.like(MaxPoolGrad))(value, z, 2 * z)
+    for _ in range(2):
+        for result, right in zip(f(value), (2 * expected, expected, 2 * value)):
+            assert_same_bits(result, right)
+        assert_same_bits(g(value), 2 * expected)
+        assert_same_bits(value, kept)
 
 
 # ---- stock Theano --------------------------------------------------------------------------------------------------
@@ -338,7 +389,7 @@ def test_perform_is_the_reference():
 def test_equality_and_pickling():
     assert MaxPool(2) == MaxPool((2, 2), 2, 0, 0) and hash(MaxPool(2)) == hash(MaxPool((2, 2)))
     assert len({MaxPool(2), MaxPool(2, 1), MaxPool(2, 2, 1), MaxPool(2, 2, 0, 1), MaxPool(2, ceil_mode=False)}) == 5
-    assert MaxPoolGrad(2) != MaxPool(2)
+    assert MaxPoolGrad(2) != MaxPool(2) and MaxPoolGrad(2) != MaxPoolGrad(2).in_place()
     assert pickle.loads(pickle.dumps(MaxPool(3, 2, -1))) == MaxPool(3, 2, -1)
 
 

@@ -11,12 +11,7 @@ template <class Function>
 int activation_op(PyArrayObject* x, bool inplace, PyArrayObject** out) {
     const float* in = static_cast<const float*>(PyArray_DATA(x));
     const bool contiguous = PyArray_ISCARRAY_RO(x);
-    if (inplace && PyArray_ISCARRAY(x)) {
-        Py_INCREF(x);
-        Py_XDECREF(*out);
-        *out = x;
-    } else {
-        if (inplace) Py_CLEAR(*out);  // the input of an earlier call, which is not ours any more
+    if (!inplace || !take_over(x, out)) {
         int64_t shape[NPY_MAXDIMS];
         for (int axis = 0; axis < PyArray_NDIM(x); ++axis) shape[axis] = PyArray_DIM(x, axis);
         if (ensure_output(out, PyArray_NDIM(x), shape, NPY_FLOAT32)) return -1;

@@ -14,10 +14,10 @@
 #include <array>
 #include <tuple>
 #include <utility>
-#include <vector>
 
 #include "conv_shape.h"
 #include "epilogue.h"
+#include "kept.h"
 #include "simd.h"
 
 namespace c01b {
@@ -29,12 +29,12 @@ struct Span {
 };
 
 struct Axis {
-    std::vector<Span> span;      // for each target row (or column)
-    std::vector<int64_t> order;  // which row (or column) of the filter a packed tap is
-    std::vector<int64_t> begin;  // where each phase begins in `order`, and the end
-    int64_t step;                // target t+step meets the taps of target t one source further on; 0: no target does
-    int64_t stride;              // target t+1 meets the same taps so many sources further on; 0: other taps
-    int64_t origin;              // where that is not 0: the source, inside or not, that target 0's first tap meets
+    Table<Span> span;      // for each target row (or column)
+    Table<int64_t> order;  // which row (or column) of the filter a packed tap is
+    Table<int64_t> begin;  // where each phase begins in `order`, and the end
+    int64_t step;          // target t+step meets the taps of target t one source further on; 0: no target does
+    int64_t stride;        // target t+1 meets the same taps so many sources further on; 0: other taps
+    int64_t origin;        // where that is not 0: the source, inside or not, that target 0's first tap meets
 };
 
 inline Span clip(int64_t first, int64_t taps, int64_t source, int64_t begin, int64_t phase) {

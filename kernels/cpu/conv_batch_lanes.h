@@ -120,7 +120,7 @@ struct Images {
 // How the loop nest is cut; see the drawing above.
 struct BatchLanes {
     int64_t taps, filter_blocks, neighbours;
-    std::vector<Images> batch_blocks;
+    Table<Images> batch_blocks;
     int64_t item_rows, strip, together;  // of an item: target rows, the columns of a strip, batch blocks
     int64_t channel_blocks, chunks;      // of source channels, of filter blocks
     int64_t panel_floats, sums_floats;   // of a batch block
@@ -372,16 +372,13 @@ inline void pack_filters(const Correlation& c, const BatchLanes& b, int threads,
     });
 }
 
-struct PackedWeights {};
-struct PanelsAndSums {};
-
 inline void correlate_batch_lanes(const Correlation& c, int threads) {
     const BatchLanes b = plan_batch_lanes(c, threads);
     const int64_t rows = c.rows.span.size(), blocks = b.batch_blocks.size();
-    float* packed = scratch<PackedWeights>(c.groups * packed_floats(c, b));
+    float* packed = scratch<Prepared>(c.groups * packed_floats(c, b));
     pack_filters(c, b, threads, packed);
     const int64_t share = (b.panel_floats + b.sums_floats) * b.together;
-    float* work = scratch<PanelsAndSums>(share * threads);  // here: nothing may throw inside the threads
+    float* work = scratch<Working>(share * threads);  // here: nothing may throw inside the threads
     const int64_t row_count = row_items(c, b), batch_count = batch_items(b);
     parallel_for(c.groups * b.chunks * batch_count * row_count, threads, [&](int64_t i, int thread) {
         const int64_t row = i % row_count * b.item_rows, batch = i / row_count % batch_count * b.together;

@@ -93,11 +93,11 @@ struct FilterLanes {
     int64_t taps, vectors, filter_blocks, channel_blocks;
     int64_t item_rows, chunks, source_column, source_columns;
     int64_t panel_floats, sums_floats;
-    std::vector<int64_t> rows, columns;  // target columns, and the rows of each item, sorted by the taps they meet
+    Table<int64_t> rows, columns;  // target columns, and the rows of each item, sorted by the taps they meet
 };
 
 inline bool same_taps(Span a, Span b) { return a.tap == b.tap && a.count == b.count; }
-inline void sort_by_taps(const Axis& axis, std::vector<int64_t>& targets, int64_t begin, int64_t end) {
+inline void sort_by_taps(const Axis& axis, Table<int64_t>& targets, int64_t begin, int64_t end) {
     std::sort(targets.begin() + begin, targets.begin() + end, [&](int64_t a, int64_t b) {
         const Span s = axis.span[a], t = axis.span[b];
         return std::make_tuple(s.tap, s.count, a) < std::make_tuple(t.tap, t.count, b);
@@ -161,9 +161,6 @@ inline void pack_filter_vectors(const Correlation& c, int64_t group, int64_t fro
         }
 }
 
-struct FilterVectors {};
-struct PixelPanels {};
-
 // One item: filter blocks [block, block_end) of target rows [row, row_end) of a group.
 struct RowsItem {
     int64_t group, block, block_end, row, row_end;
@@ -216,7 +213,7 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
 }
 
 // Where the targets that meet the same taps as list[begin] end.
-inline int64_t alike_end(const Axis& axis, const std::vector<int64_t>& list, int64_t begin, int64_t end) {
+inline int64_t alike_end(const Axis& axis, const Table<int64_t>& list, int64_t begin, int64_t end) {
     int64_t i = begin + 1;
     while (i < end && same_taps(axis.span[list[i]], axis.span[list[begin]])) ++i;
     return i;
@@ -254,7 +251,7 @@ inline void correlate_rows(const Correlation& c, const FilterLanes& l, const Row
 inline void correlate_filter_lanes(const Correlation& c, int threads) {
     const FilterLanes l = plan_filter_lanes(c, threads);
     const int64_t packed_floats = c.depth * l.taps * l.vectors * lanes;  // of a group
-    float* packed = scratch<FilterVectors>(c.groups * packed_floats);
+    float* packed = scratch<Prepared>(c.groups * packed_floats);
     parallel_for(c.groups * l.channel_blocks * l.filter_blocks, threads, [&](int64_t i, int) {
         const int64_t block = i % l.filter_blocks, channel_block = i / l.filter_blocks % l.channel_blocks;
         const int64_t group = i / l.filter_blocks / l.channel_blocks;
@@ -266,7 +263,7 @@ inline void correlate_filter_lanes(const Correlation& c, int threads) {
                             packed + group * packed_floats + (vector * lanes * c.depth + from * pitch) * l.taps);
     });
     const int64_t share = l.panel_floats + l.sums_floats, rows = c.rows.span.size();
-    float* work = scratch<PixelPanels>(share * threads);
+    float* work = scratch<Working>(share * threads);
     const int64_t row_items = block_count(rows, l.item_rows);
     parallel_for(c.groups * l.chunks * row_items, threads, [&](int64_t i, int thread) {
         RowsItem item;

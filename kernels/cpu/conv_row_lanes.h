@@ -53,9 +53,6 @@ struct RowTile {
     }
 };
 
-struct RowWeights {};
-struct RowPanels {};
-
 class RowLanes {
 public:
     double cost;  // multiply-adds of a vector on the busiest thread; infinite where it does not apply
@@ -78,11 +75,11 @@ public:
 
     // False: the target is not computed.
     bool run(int threads) const {
-        float* packed = scratch<RowWeights>(c.groups * packed_floats());
+        float* packed = scratch<Prepared>(c.groups * packed_floats());
         pack_weights(threads, packed);
         const auto finite = [](float w) { return std::isfinite(w); };
         if (clipped(c.columns) && !std::all_of(packed, packed + c.groups * packed_floats(), finite)) return false;
-        float* panels = scratch<RowPanels>(panel_floats * threads);  // here: nothing may throw inside the threads
+        float* panels = scratch<Working>(panel_floats * threads);  // here: nothing may throw inside the threads
         const int64_t rows = c.rows.span.size(), row_items = block_count(rows, item_rows);
         parallel_for(c.groups * chunks * row_items, threads, [&](int64_t i, int thread) {
             const int64_t row = i % row_items * item_rows, chunk = i / row_items % chunks, group = i / row_items / chunks;
@@ -102,7 +99,7 @@ private:
     int64_t row_floats, taps, filter_blocks, vectors, position_blocks;
     int64_t places, phase, pitch;  // of a phase: columns, floats; and floats of a source row and channel
     int64_t item_rows, chunks, panel_floats;
-    std::vector<int64_t> tap;  // where a tap's pixels are
+    Table<int64_t> tap;  // where a tap's pixels are
 
     int64_t packed_floats() const { return c.rows.order.size() * c.depth * taps * c.filters; }
 

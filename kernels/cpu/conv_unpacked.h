@@ -73,8 +73,8 @@ struct ColumnRun {
     int64_t column, columns;
 };
 
-inline std::vector<ColumnRun> column_runs(const Axis& axis) {
-    std::vector<ColumnRun> runs;
+inline Table<ColumnRun> column_runs(const Axis& axis) {
+    Table<ColumnRun> runs;
     const int64_t columns = axis.span.size();
     for (int64_t t = 0; t < columns; ++t) {
         const Span s = axis.span[t], before = axis.span[std::max<int64_t>(t - 1, 0)];
@@ -86,7 +86,7 @@ inline std::vector<ColumnRun> column_runs(const Axis& axis) {
 }
 
 // One target row of a group for the filters of a block, whose weights are [channel][tap row][tap column][filter].
-inline void correlate_row(const Correlation& c, const std::vector<ColumnRun>& runs, int64_t group, int64_t filter,
+inline void correlate_row(const Correlation& c, const Table<ColumnRun>& runs, int64_t group, int64_t filter,
                           int64_t count, int64_t row, const float* weights) {
     const int64_t columns = c.columns.span.size(), column_taps = c.columns.order.size();
     const int64_t source_row = c.source_w * c.batch, plane = c.rows.span.size() * columns * c.batch;
@@ -109,13 +109,11 @@ inline void correlate_row(const Correlation& c, const std::vector<ColumnRun>& ru
     }
 }
 
-struct UnpackedWeights {};
-
 inline void correlate_unpacked(const Correlation& c, int threads) {
-    const std::vector<ColumnRun> runs = column_runs(c.columns);
+    const Table<ColumnRun> runs = column_runs(c.columns);
     const int64_t rows = c.rows.span.size(), blocks = block_count(c.filters, tile_rows);
     const int64_t taps = c.depth * c.rows.order.size() * c.columns.order.size();
-    float* packed = scratch<UnpackedWeights>(c.groups * taps * c.filters);
+    float* packed = scratch<Prepared>(c.groups * taps * c.filters);
     parallel_for(c.groups * blocks, threads, [&](int64_t i, int) {
         const int64_t group = i / blocks, filter = block_begin(c.filters, blocks, i % blocks);
         const PackItem item{group, 0, c.depth, filter, block_begin(c.filters, blocks, i % blocks + 1)};

@@ -58,8 +58,6 @@ struct WinogradPrices<2, 7> {
     static constexpr int allowed = 2;
 };
 
-struct WinogradWork {};
-
 template <int M, int R>
 struct ConvWinograd {
     static constexpr int points = Winograd<M, R>::P * Winograd<M, R>::P;
@@ -92,7 +90,7 @@ struct ConvWinograd {
         const float* filters = transform_filters<M, R>(c, filter_blocks, filter_point, threads);
         const int64_t sums = block_count(filter_blocks, chunks) * tile_rows * sum_pitch;
         const int64_t share = points * panel_point + sums + columns.work_floats();
-        float* work = scratch<WinogradWork>(share * threads);  // here: nothing may throw inside the threads
+        float* work = scratch<Working>(share * threads);  // here: nothing may throw inside the threads
         parallel_for(c.groups * chunks * columns.blocks, threads, [&](int64_t i, int thread) {
             if (!finite.load(std::memory_order_relaxed)) return;
             const int64_t chunk = i / columns.blocks % chunks;

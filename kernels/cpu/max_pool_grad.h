@@ -15,6 +15,8 @@
 //         |  4     2     4  |
 //         +-----+-----+-----+
 //
+// A pixel's gradient depends on no other pixel, so gx may be x: its lines are in the cache then, and neither fetched nor streamed.
+//
 // Bound by memory (x, gx and, a stride-th of their size each way, z and gz). Sums run in raster order of the windows,
 // as Theano's do, so that even their rounding is the same. The number of windows of a pixel is a template's up to 3.
 #pragma once
@@ -26,7 +28,7 @@ namespace c01b {
 template <int Rows, int Columns, bool Stream>
 struct PixelGradient {
     static void run(const float* x, const float* z, const float* gz, const Patch& patch, float* gx, int64_t batch) {
-        along_batch<Stream>(gx, batch, [&](int64_t b, auto some) {
+        along_batch<Stream, !Stream>(gx, batch, [&](int64_t b, auto some) {
             fetch(x + b, fetch_distance);
             const vec pixel = some.load(x + b);
             vec sum = zero();
@@ -84,7 +86,7 @@ void max_pool_grad_grad_row(const PoolShape& s, int64_t channel, int64_t i, cons
 
 inline void max_pool_grad(const PoolShape& s, const float* x, const float* z, const float* gz, float* gx, int threads) {
     const int64_t bytes = 2 * (s.image_floats() + s.output_floats()) * int64_t{sizeof(float)};
-    const bool streamed = should_stream(gx, s.channels * s.height * s.width, s.batch);
+    const bool streamed = gx != x && should_stream(gx, s.channels * s.height * s.width, s.batch);
     parallel_for(s.channels * s.height, threads_for(bytes, threads), [&](int64_t row, int) {
         const int64_t channel = row / s.height, a = row % s.height;
         streamed ? max_pool_grad_row<true>(s, channel, a, x, z, gz, gx)

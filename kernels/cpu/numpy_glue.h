@@ -54,6 +54,16 @@ inline int ensure_output(PyArrayObject** out, int ndim, const int64_t* shape, in
     return *out ? 0 : -1;
 }
 
+// For an op that may overwrite its operand x: makes that *out, if it is contiguous. If not, *out is nothing: what is left there
+// may be the operand of an earlier call, which is not ours any more.
+inline bool take_over(PyArrayObject* x, PyArrayObject** out) {
+    const bool possible = PyArray_ISCARRAY(x);
+    if (possible) Py_INCREF(x);
+    Py_XDECREF(*out);
+    *out = possible ? x : nullptr;
+    return possible;
+}
+
 // Runs a kernel without the interpreter lock, so that two Python threads compute at the same time; a failed allocation of
 // scratch memory becomes MemoryError.
 template <class Kernel>

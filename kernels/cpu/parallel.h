@@ -66,20 +66,27 @@ void parallel_for(int64_t count, int threads, const Body& body) {
     for (int64_t i = 0; i < count; ++i) body(i, 0);
 }
 
-// A thread's scratch buffer: grows to the largest request, 64-byte aligned, contents undefined. `Tag` (any type) tells
-// buffers apart that are in use at the same time. Under AddressSanitizer (make sanitize) it is NaN all over: whoever uses
-// what nobody has written shows.
-template <class Tag>
+// A thread's scratch buffer: grows to the largest request, 64-byte aligned, contents undefined. `Purpose` (any type) tells
+// buffers apart that are in use at the same time. All ops share them: each is a library of its own, compiled with hidden
+// symbols, so the buffers' visibility is said here. Under AddressSanitizer (make sanitize) a buffer is NaN all over: whoever
+// uses what nobody has written shows.
+struct ScratchBuffer {
+    float* data = nullptr;
+    size_t size = 0;
+    ~ScratchBuffer() { std::free(data); }
+};
+template <class Purpose>
+[[gnu::visibility("default")]] inline ScratchBuffer& scratch_buffer() {
+    static thread_local ScratchBuffer buffer;
+    return buffer;
+}
+
+template <class Purpose>
 float* scratch(size_t floats) {
-    struct Buffer {
-        float* data = nullptr;
-        size_t size = 0;
-        ~Buffer() { std::free(data); }
-    };
-    static thread_local Buffer buffer;
+    ScratchBuffer& buffer = scratch_buffer<Purpose>();
     if (buffer.size < floats) {
         std::free(buffer.data);
-        buffer.size = 0;
+        buffer.data = nullptr, buffer.size = 0;
         const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
         buffer.data = static_cast<float*>(std::aligned_alloc(64, bytes));
         if (!buffer.data) throw std::bad_alloc();
@@ -90,5 +97,9 @@ float* scratch(size_t floats) {
 #endif
     return buffer.data;
 }
+
+// What the large buffers are for. No kernel needs two of a kind at a time.
+struct [[gnu::visibility("default")]] Prepared {};  // for all threads: filters as products read them, sums of weights
+struct [[gnu::visibility("default")]] Working {};   // a share for each thread: panels of pixels, sums that wait
 
 }  // namespace c01b

@@ -79,8 +79,9 @@ inline int max_pool_op(PyArrayObject* x_in, PyArrayObject** out, const PoolParam
     return run_on(*out, [&] { max_pool(s, x.data<float>(), z, max_threads()); });
 }
 
+// `inplace`: the result may take the place of the images.
 inline int max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArrayObject* gz_in, PyArrayObject** out,
-                            const PoolParams& p) {
+                            const PoolParams& p, bool inplace) {
     const char* op = "MaxPoolGrad";
     PoolShape s;
     if (pool_shape(op, x_in, p, s)) return -1;
@@ -88,7 +89,8 @@ inline int max_pool_grad_op(PyArrayObject* x_in, PyArrayObject* z_in, PyArrayObj
     const int64_t outputs[4] = {s.channels, s.out_h, s.out_w, s.batch};
     if (check_shape(op, "maxout", z_in, outputs) || check_shape(op, "gz", gz_in, outputs)) return -1;
     const Contiguous x(x_in), z(z_in), gz(gz_in);
-    if (x.failed() || z.failed() || gz.failed() || ensure_output(out, 4, images, NPY_FLOAT32)) return -1;
+    if (x.failed() || z.failed() || gz.failed()) return -1;
+    if ((!inplace || !take_over(x_in, out)) && ensure_output(out, 4, images, NPY_FLOAT32)) return -1;
     float* gx = static_cast<float*>(PyArray_DATA(*out));
     return run_on(*out,
         [&] { max_pool_grad(s, x.data<float>(), z.data<float>(), gz.data<float>(), gx, max_threads()); });

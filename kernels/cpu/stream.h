@@ -95,8 +95,8 @@ struct FirstLanes {
 };
 
 // out[b] = value(b, lanes) for the whole batch. A last vector that would pass the end is moved back to end there: the
-// elements that it computes again come out the same, since no kernel writes what it reads.
-template <bool Stream, class Value>
+// elements that it computes again come out the same, unless `out` is what it reads: then it has to be `Once`.
+template <bool Stream, bool Once = false, class Value>
 inline void along_batch(float* out, int64_t batch, const Value& value) {
     int64_t b = 0;
     for (; b + lanes <= batch; b += lanes) {
@@ -105,8 +105,8 @@ inline void along_batch(float* out, int64_t batch, const Value& value) {
     }
     const int rest = static_cast<int>(batch - b);
     if (rest == 0) return;
-    if (batch < lanes) {
-        store_first(out, value(0, FirstLanes{rest}), rest);
+    if (Once || batch < lanes) {
+        store_first(out + b, value(b, FirstLanes{rest}), rest);
         return;
     }
     b = batch - lanes;

@@ -3,18 +3,23 @@
 // Bound by memory, like a conversion (transpose.h): each picked image is read once and written once, where picking and
 // then converting would read and write twice.
 #pragma once
+#include "kept.h"
 #include "relayout_op.h"
 
 namespace c01b {
 
-// The numbers in `list` as int64, those counted from the end as counted from the front; null, with an exception set, if
-// one is out of [-rows, rows).
-inline PyArrayObject* checked_rows(const char* op, PyArrayObject* list, int64_t rows) {
-    auto* picked = reinterpret_cast<PyArrayObject*>(PyArray_FROM_OTF(
-        reinterpret_cast<PyObject*>(list), NPY_INT64, NPY_ARRAY_CARRAY | NPY_ARRAY_ENSURECOPY | NPY_ARRAY_FORCECAST));
-    if (!picked) return nullptr;
-    auto* row = static_cast<int64_t*>(PyArray_DATA(picked));
-    for (int64_t i = 0; i < PyArray_SIZE(picked); ++i) {
+// The numbers in `list` as int64, those counted from the end as counted from the front, in the memory of `table`; null, with an
+// exception set, if one is out of [-rows, rows).
+inline PyArrayObject* checked_rows(const char* op, PyArrayObject* list, int64_t rows, Table<int64_t>& table) {
+    npy_intp count = PyArray_SIZE(list);
+    table.resize(count + 1);  // that of no number has an address, too
+    int64_t* row = table.data();
+    auto* picked = reinterpret_cast<PyArrayObject*>(PyArray_SimpleNewFromData(1, &count, NPY_INT64, row));
+    if (!picked || PyArray_CopyInto(picked, list)) {
+        Py_XDECREF(picked);
+        return nullptr;
+    }
+    for (int64_t i = 0; i < count; ++i) {
         if (row[i] < -rows || row[i] >= rows) {
             PyErr_Format(PyExc_IndexError, "%s: index %lld is out of bounds for %lld images", op, (long long)row[i],
                          (long long)rows);
@@ -50,7 +55,8 @@ inline void take_view(const MatrixView& m, int64_t item, const int64_t* picked, 
 inline int take_op(const char* op, PyArrayObject* x, PyArrayObject* list, PyArrayObject** out) {
     const int ndim = PyArray_NDIM(x);
     const int64_t item = PyArray_ITEMSIZE(x);
-    PyArrayObject* picked = checked_rows(op, list, PyArray_DIM(x, 0));
+    Table<int64_t> table;
+    PyArrayObject* picked = checked_rows(op, list, PyArray_DIM(x, 0), table);
     if (!picked) return -1;
     const int64_t count = PyArray_SIZE(picked);
     MatrixView matrix;

@@ -485,7 +485,7 @@ inline void weight_acts(const ConvShape& s, const float* images, const float* ou
     const Plan plan = make_plan(s, 0, threads);
     if (weights_by_winograd(s, images, outputs_grad, filters_grad, plan.cost, threads)) return;
     if (plan.slices == 1) return run_plan(s, plan, images, outputs_grad, filters_grad);
-    float* results = scratch<Plan>(plan.slices * size);
+    float* results = scratch<Prepared>(plan.slices * size);
     run_plan(s, plan, images, outputs_grad, results);
     sum_slices(results, plan.slices, size, filters_grad, plan.threads);
 }

@@ -53,9 +53,6 @@ struct ColumnTile {
     }
 };
 
-struct WeightSums {};
-struct WeightPanels {};
-
 template <int M, int R>
 struct WeightWinograd {
     using W = Winograd<M, R>;
@@ -96,9 +93,9 @@ struct WeightWinograd {
     // False: something was not finite, and the result is not to be used.
     bool run(float* result, int threads) const {
         std::atomic<bool> finite{true};
-        float* sums = scratch<WeightSums>(s.groups * points * sums_point);
+        float* sums = scratch<Prepared>(s.groups * points * sums_point);
         const int64_t share = points * (channel_point + filter_point) + work_floats();
-        float* work = scratch<WeightPanels>(share * threads);  // here: nothing may throw inside the threads
+        float* work = scratch<Working>(share * threads);  // here: nothing may throw inside the threads
         parallel_for(s.groups * channel_parts * filter_parts, threads, [&](int64_t i, int thread) {
             const int64_t filter_part = i % filter_parts, part = i / filter_parts % channel_parts;
             const int64_t group = i / filter_parts / channel_parts;

@@ -42,15 +42,12 @@ void transform_filter_block(const Correlation& c, int64_t group, int64_t filter,
         evaluate_square<Winograd<M, R>::filter, Winograd<M, R>::P>(taps + i, R * tap, column, to + i, point);
 }
 
-struct WinogradFilters {};
-struct WinogradTaps {};
-
 // All of them, groups one after another, `point` floats from one point to the next; in scratch memory.
 template <int M, int R>
 float* transform_filters(const Correlation& c, int64_t blocks, int64_t point, int threads) {
     const int64_t parts = block_count(c.depth, winograd_channels), of_group = Winograd<M, R>::P * Winograd<M, R>::P * point;
-    float* filters = scratch<WinogradFilters>(c.groups * of_group);
-    float* taps = scratch<WinogradTaps>(winograd_taps<R> * threads);
+    float* filters = scratch<Prepared>(c.groups * of_group);
+    float* taps = scratch<Working>(winograd_taps<R> * threads);
     parallel_for(c.groups * parts * blocks, threads, [&](int64_t i, int thread) {
         const int64_t block = i % blocks, channel = i / blocks % parts * winograd_channels, group = i / blocks / parts;
         const int64_t f = block_begin(c.filters, blocks, block), count = block_begin(c.filters, blocks, block + 1) - f;
