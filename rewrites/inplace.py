@@ -24,4 +24,3 @@ def register():
     if "layoutopt_inplace" not in optdb.__position__:
         optdb.register("layoutopt_inplace", TopoOptimizer(local_inplace, failure_callback=TopoOptimizer.warn_inplace), POSITION,
                        "fast_run", "inplace")
-
