@@ -4,6 +4,8 @@ import os
 import sys
 import time
 
+from resident import QUESTIONS
+
 
 def timed(step, steps):
     """Seconds of each of some steps by the host's clock, and the loss of the last."""
@@ -19,7 +21,7 @@ def serve(step=None, prepare=None, timed=timed):
     """Call `step()`, which returns the loss or None, as often as each line of stdin says, and print the times as JSON.
 
     A line that is a JSON object instead says what is measured next: ``prepare(**object)`` returns the new `step`. Another clock
-    than the host's is another `timed`.
+    than the host's is another `timed`. A JSON string is one of the questions of `resident.py`.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
@@ -29,6 +31,8 @@ def serve(step=None, prepare=None, timed=timed):
         task = json.loads(line)
         if isinstance(task, dict):
             step, answer = prepare(**task), {}
+        elif isinstance(task, str):
+            answer = QUESTIONS[task]()
         else:
             answer = timed(step, task)
         answers.write(json.dumps(answer) + "\n")
