@@ -21,9 +21,19 @@ settings.register_profile("layoutopt", derandomize=True, deadline=None, max_exam
 settings.load_profile("layoutopt")
 
 
-def pytest_collection_modifyitems(items):
-    """The longest file first, or one of two processes would wait for the other's last file."""
-    items.sort(key=lambda item: "test_random_programs" not in item.nodeid)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Of ``--dist loadfile``: the longest file first, or one of two processes would wait for the other's last file. pytest-xdist
+    begins with the files of most tests, and this one has few."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LongestFirst(LoadFileScheduling):
+        def _assign_work_unit(self, node):
+            for file in [file for file in self.workqueue if "test_random_programs" in file]:
+                self.workqueue.move_to_end(file, last=False)
+            super()._assign_work_unit(node)
+
+    return LongestFirst(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture
