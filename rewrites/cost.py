@@ -30,12 +30,16 @@ IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
 ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500  # kernels/cpu/conv_row_lanes.h: with at most so many products
+# kernels/cpu/conv_scatter.h, for a gradient: what adding a sum takes, in products, and the floats of a channel beyond which it is not used.
+SCATTER_SHARE, SCATTER_SUMS, SCATTER_TARGETS = 0.88, 12.0, 128 * 1024
 # kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and the
 # least flag, by the sizes of tile and filter, as told there; and the products of a tile.
-WINOGRAD_PRICES = {(2, 3): (260.0, 110.0, 40.0, 2), (4, 3): (900.0, 420.0, 80.0, 4), (2, 5): (1200.0, 380.0, 250.0, 2),
-                   (4, 5): (3000.0, 1600.0, 650.0, 4), (2, 7): (2500.0, 1000.0, 500.0, 2)}
+WINOGRAD_PRICES = {(2, 3): (450.0, 330.0, 40.0, 2), (4, 3): (1500.0, 1400.0, 85.0, 4), (2, 5): (1200.0, 450.0, 200.0, 2),
+                   (4, 5): (4500.0, 2800.0, 450.0, 4), (2, 7): (3500.0, 1500.0, 500.0, 2)}
+WINOGRAD_SHARE = 0.88  # of peak, that the products reach
 WINOGRAD_WEIGHTS = {(2, 3): 2, (4, 3): 4, (4, 5): 2}  # those for weight gradients, with that flag, kernels/cpu/weight_winograd.h
-WINOGRAD_LINE, WINOGRAD_CACHE = 17.0, 2.2e6  # what a line of transformed gradients takes, and the bytes beyond which more
+# What a line of transformed gradients takes, the bytes beyond which more, and how many times that a line of transformed images.
+WINOGRAD_LINE, WINOGRAD_CACHE, WINOGRAD_IMAGES = 17.0, 2.2e6, 1.3
 WINOGRAD_PRODUCTS = {(2, 3): 4 ** 2, (4, 3): 6 ** 2, (2, 5): 7 ** 2, (4, 5): 11 ** 2, (2, 7): 10 ** 2}
 WINOGRAD_MARGIN = 0.9  # it has to take less than this share of the direct kernel's time
 WEIGHTS_SHARE, WEIGHTS_SUMS = 0.82, 6.4  # kernels/cpu/weight_acts.h
@@ -212,7 +216,9 @@ class Machine(NamedTuple):
             moving += WEIGHTS_GROUP * (work.groups - 1) / self.threads
             winograd = min((self._winograd_weights(work, *tiles) for tiles in work.tiles), default=time)
         else:
-            time, moving = self._correlation(work, pixels / bandwidth, filters / bandwidth)
+            nests = [self._correlation(work, pixels / bandwidth, filters / bandwidth)]
+            nests += [self._scatter(work, pixels / bandwidth, filters / bandwidth)] if work.kind == IMAGE_GRADIENT else []
+            time, moving = min(nests, key=lambda nest: nest[0] / (self.threads * self.kernel_flops) + nest[1])
             winograd = min((self._winograd(work, *tiles) for tiles in work.tiles), default=time)
         if winograd < WINOGRAD_MARGIN * time:
             time, moving = winograd, 0.0
@@ -236,6 +242,14 @@ class Machine(NamedTuple):
         return (work.flops * images * (1 + IMAGE_LANES_SUMS / products + FEW_FILTERS / results) / IMAGE_LANES_SHARE,
                 pixels / IMAGE_LANES_TRAFFIC + filters / IMAGE_LANES_FILTERS)
 
+    def _scatter(self, work, pixels, filters):
+        """The same for a gradient that source pixels scatter; infinite where a channel's targets leave the L2 cache."""
+        if work.batch * work.pixels > SCATTER_TARGETS:
+            return float("inf"), 0.0
+        vectors = -(-work.batch * work.positions // self.lanes)
+        sums = 2.0 * self.lanes * vectors * work.groups * work.taps
+        return sums * (work.filters / work.groups + SCATTER_SUMS) / SCATTER_SHARE, pixels / IMAGE_LANES_TRAFFIC + filters
+
     def _winograd(self, work, algorithm, tiles):
         """Operations at peak for so many tiles of results in every channel; infinite where the flag does not allow it."""
         images, outputs, taps, allowed = WINOGRAD_PRICES[algorithm]
@@ -245,12 +259,12 @@ class Machine(NamedTuple):
         if work.kind == IMAGE_GRADIENT:
             channels, filters = filters, channels
         vectors = -(-work.batch * tiles // self.lanes)
-        of_group = vectors * (WINOGRAD_PRODUCTS[algorithm] * channels * filters + images * channels + outputs * filters)
+        products = WINOGRAD_PRODUCTS[algorithm] / WINOGRAD_SHARE
+        of_group = vectors * (products * channels * filters + images * channels + outputs * filters)
         return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
 
     def _winograd_weights(self, work, algorithm, tiles):
         """The same for a weight gradient, whose channels and filters are cut as kernels/cpu/weight_winograd.h does."""
-        images, *_ = WINOGRAD_PRICES[algorithm]
         if WINOGRAD_WEIGHTS[algorithm] > self.winograd:
             return float("inf")
         products, width = WINOGRAD_PRODUCTS[algorithm], 4 * self.lanes
@@ -261,7 +275,7 @@ class Machine(NamedTuple):
             filters = -(-work.filters // (work.groups * self.lanes)) * self.lanes / filter_parts
             misses = max(1.0, 4.0 * products * (channels * filters + width * (channels + filters)) / WINOGRAD_CACHE)
             line = WINOGRAD_LINE * products
-            vector = products * channels * filters + images * channels + line * misses * filters
+            vector = products * channels * filters + line * misses * (WINOGRAD_IMAGES * channels + filters)
             items = -(-work.groups * channel_parts * filter_parts // self.threads)
             return items * (vectors * vector + line * channels * filters / self.lanes)
 

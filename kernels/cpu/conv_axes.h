@@ -35,6 +35,7 @@ struct Axis {
     int64_t step;          // target t+step meets the taps of target t one source further on; 0: no target does
     int64_t stride;        // target t+1 meets the same taps so many sources further on; 0: other taps
     int64_t origin;        // where that is not 0: the source, inside or not, that target 0's first tap meets
+    Table<int64_t> shift;  // of a gradient: source i meets target step*i + shift of a packed tap, inside or not
 };
 
 inline Span clip(int64_t first, int64_t taps, int64_t source, int64_t begin, int64_t phase) {
@@ -66,7 +67,7 @@ inline Axis gradient_axis(int64_t source, int64_t target, int64_t filter, int64_
     const int64_t phases = std::min(stride, filter + 1);  // a stride above the filter leaves one without taps
     for (int64_t phase = 0; phase < phases; ++phase) {
         for (int64_t u = filter - 1; u >= 0; --u)
-            if (u % stride == phase) axis.order.push_back(flip ? filter - 1 - u : u);
+            if (u % stride == phase) axis.order.push_back(flip ? filter - 1 - u : u), axis.shift.push_back(u - pad);
         axis.begin.push_back(axis.order.size());
     }
     axis.span.reserve(target);

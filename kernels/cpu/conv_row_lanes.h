@@ -6,15 +6,16 @@
 //                                |     vector 0      |      vector 1       |      vector 2  ..
 //
 //     for each item (group, target rows, filter blocks), shared out to the threads
-//       copy the source rows to a panel [row][channel][phase][column][image], with zeros where they end
-//       for each block of F filters                                                     +---- positions ----+
-//         for each row and block of V vectors of positions                           x: | V vectors, unaligned|
-//           add up  row span x channels x column taps  products                    w: F | F x V registers    |  sums
+//       for each strip of columns
+//         copy its source rows to a panel [row][channel][phase][column][image], with zeros where they end
+//         for each block of F filters                                                   +---- positions ----+
+//           for each row and block of V vectors of positions                         x: | V vectors, unaligned|
+//             add up  row span x channels x column taps  products                  w: F | F x V registers    |  sums
 //
 // A stride s is a sorting: source column s*q + r is place q of phase r, and tap v of target t is in phase v mod s, v div s
 // places on. Nothing is transposed, neither source nor sums, which is what filters in the lanes pay for with few products.
 // A tile loads V vectors, which straddle lines, and F numbers for F*V multiply-adds; as taps of a row overlap, a line comes
-// from L2 once and is met in L1 after that. Bound: multiply-adds, as long as a row's sources fit L2.
+// from L2 once and is met in L1 after that. Bound: multiply-adds, as long as the sources of a row, or of a strip of it, fit L2.
 //
 // A zero beyond the end of a row takes part in a product. Where a weight is not finite that is no zero, so then the other
 // loop nests, which leave such products out, are asked.
@@ -61,15 +62,10 @@ public:
     RowLanes(const Correlation& c, int threads) : c(c) {
         cost = HUGE_VAL;
         if (!c.columns.stride || !c.depth) return;
-        row_floats = c.columns.span.size() * c.batch;
         taps = c.columns.order.size();
         filter_blocks = block_count(c.filters, tile_rows);
-        vectors = block_count(row_floats, lanes), position_blocks = block_count(vectors, tile_vectors);
-        places = c.columns.span.size() + (taps - 1) / c.columns.stride;
-        phase = block_count(places * c.batch, lanes) * lanes + lanes;  // loads of the last vector may reach past the places
-        pitch = c.columns.stride * phase;
-        if (pitch % 1024 == 0) pitch += lanes;  // against strides of 4096 bytes
         share_out(threads);
+        lay_out(strips);
         for (int64_t v = 0; v < taps; ++v) tap.push_back(v % c.columns.stride * phase + v / c.columns.stride * c.batch);
     }
 
@@ -95,21 +91,52 @@ private:
         int64_t group, row, row_end, block, block_end;  // of target rows and of filter blocks
     };
 
+    // Target columns [begin, end).
+    struct Strip {
+        int64_t begin, end;
+    };
+
     const Correlation& c;
-    int64_t row_floats, taps, filter_blocks, vectors, position_blocks;
-    int64_t places, phase, pitch;  // of a phase: columns, floats; and floats of a source row and channel
-    int64_t item_rows, chunks, panel_floats;
+    int64_t taps, filter_blocks;
+    int64_t places, phase, pitch;  // of a strip's phase: columns, floats; and floats of a source row and channel
+    int64_t item_rows, chunks, strips = 1, panel_floats;
     Table<int64_t> tap;  // where a tap's pixels are
 
     int64_t packed_floats() const { return c.rows.order.size() * c.depth * taps * c.filters; }
 
-    // Rows of an item and chunks of filter blocks, as the busiest thread has least to do: the products, at 90% of peak, what ends a
-    // tile, and copying (measured: 4 cycles a place and 3 for each of its vectors).
+    Strip strip_at(int64_t i, int64_t strips) const {
+        const int64_t columns = c.columns.span.size();
+        return {block_begin(columns, strips, i), block_begin(columns, strips, i + 1)};
+    }
+    int64_t vectors_of(Strip s) const { return block_count((s.end - s.begin) * c.batch, lanes); }
+
+    // The panel of the widest of so many strips.
+    void lay_out(int64_t strips) {
+        places = block_count(c.columns.span.size(), strips) + (taps - 1) / c.columns.stride;
+        phase = block_count(places * c.batch, lanes) * lanes + lanes;  // loads of the last vector may reach past the places
+        pitch = c.columns.stride * phase;
+        if (pitch % 1024 == 0) pitch += lanes;  // against strides of 4096 bytes
+    }
+
+    // Rows of an item, chunks of filter blocks and strips of columns, as the busiest thread has least to do. Strips only where a row
+    // does not fit L2: what neighbouring ones share is copied twice.
     void share_out(int threads) {
-        const int64_t rows = c.rows.span.size(), limit = 256 * 1024;  // floats of a panel, in L2
+        const int64_t columns = c.columns.span.size();
+        for (int64_t n = 1; n <= columns; n *= 2) {
+            lay_out(n);
+            double vectors = 0;
+            for (int64_t i = 0; i < n; ++i) vectors += vectors_of(strip_at(i, n));
+            if (share_rows_out(threads, n, vectors)) break;
+        }
+    }
+
+    // The same for so many strips; whether a target row's sources fit L2. The products, at 90% of peak, what ends a tile, and
+    // copying (measured: 4 cycles a place and 3 for each of its vectors).
+    bool share_rows_out(int threads, int64_t in_strips, double vectors) {
+        const int64_t rows = c.rows.span.size(), limit = 192 * 1024;  // floats of a panel
         const double loads = std::max(1.0, 2.2 / c.filters);  // of a tile of one or two filters they are the bound
         const double products = c.depth * mean_taps(c.rows) * taps * loads;
-        const double copied = c.depth * c.columns.stride * places * (4 + 3 * block_count(c.batch, lanes));
+        const double copied = in_strips * c.depth * c.columns.stride * places * (4 + 3 * block_count(c.batch, lanes));
         for (int64_t n = rows;; n = block_count(n, 2)) {
             const int64_t source_rows = widest(c.rows, n), floats = source_rows * c.depth * pitch;
             for (int64_t m = 1; m <= std::min<int64_t>(filter_blocks, threads); ++m) {
@@ -118,9 +145,9 @@ private:
                 const double item = n * vectors * filters * (products + 8) / share + source_rows * copied;
                 const double with = block_count(c.groups * block_count(rows, n) * m, threads) * item;
                 if ((n > 1 && floats > limit) || floats > 16 * limit || with >= cost) continue;
-                cost = with, item_rows = n, chunks = m, panel_floats = floats;
+                cost = with, item_rows = n, chunks = m, strips = in_strips, panel_floats = floats;
             }
-            if (n == 1) break;
+            if (n == 1) return floats <= limit;
         }
     }
 
@@ -137,14 +164,14 @@ private:
         });
     }
 
-    // Source rows [first, end) as [row][channel][phase][column][image].
-    void pack_rows(int64_t group, int64_t first, int64_t end, float* panel) const {
+    // Source rows [first, end) of a strip as [row][channel][phase][column][image].
+    void pack_rows(int64_t group, int64_t first, int64_t end, Strip strip, float* panel) const {
         const int64_t stride = c.columns.stride;
         for (int64_t y = first; y < end; ++y)
             for (int64_t d = 0; d < c.depth; ++d, panel += pitch)
                 for (int64_t r = 0; r < stride; ++r)
-                    pack_phase(c.source_of(group) + (d * c.source_h + y) * c.source_w * c.batch, c.columns.origin + r,
-                               panel + r * phase);
+                    pack_phase(c.source_of(group) + (d * c.source_h + y) * c.source_w * c.batch,
+                               strip.begin * stride + c.columns.origin + r, panel + r * phase);
     }
 
     // Columns first, first + stride, ... of a source row, zeros outside of it.
@@ -166,30 +193,35 @@ private:
     }
 
     void run_item(const Item& item, const float* packed, float* panel) const {
-        const int64_t first = source_begin(c.rows, item.row, item.row_end), rows = c.rows.span.size();
-        const int64_t lines = c.rows.order.size() * c.depth;
-        pack_rows(item.group, first, source_end(c.rows, item.row, item.row_end), panel);
-        for (int64_t block = item.block; block < item.block_end; ++block) {
-            const int64_t filter = block_begin(c.filters, filter_blocks, block);
-            const int64_t count = block_begin(c.filters, filter_blocks, block + 1) - filter;
-            for (int64_t row = item.row; row < item.row_end; ++row) {
-                const Span span = c.rows.span[row];
-                const float* x = span.count ? panel + (span.source - first) * c.depth * pitch : panel;
-                const float* w = packed + (filter * lines + span.tap * c.depth * count) * taps;
-                float* to = c.target_of(item.group) + (filter * rows + row) * row_floats;
-                multiply_row(x, span.count * c.depth, w, count, to, rows * row_floats);
-                if (c.epilogue) finish_sums(c, item.group, filter, count, to, rows * row_floats, row_floats);
-            }
+        const int64_t first = source_begin(c.rows, item.row, item.row_end), end = source_end(c.rows, item.row, item.row_end);
+        for (int64_t i = 0; i < strips; ++i) {
+            const Strip strip = strip_at(i, strips);
+            pack_rows(item.group, first, end, strip, panel);
+            for (int64_t block = item.block; block < item.block_end; ++block)
+                for (int64_t row = item.row; row < item.row_end; ++row) {
+                    const Span span = c.rows.span[row];
+                    multiply_row(item.group, block, row, strip, packed,
+                                 span.count ? panel + (span.source - first) * c.depth * pitch : panel);
+                }
         }
     }
 
-    void multiply_row(const float* x, int64_t lines, const float* w, int64_t filters, float* to, int64_t filter) const {
-        for (int64_t b = 0; b < position_blocks; ++b) {
-            const int64_t vector = block_begin(vectors, position_blocks, b), at = vector * lanes;
-            const int64_t count = block_begin(vectors, position_blocks, b + 1) - vector;
-            Tiles<RowTile>::get(filters, count)(x + at, pitch, lines, tap.data(), taps, w, to + at, filter,
-                                                std::min(count * lanes, row_floats - at));
+    // One filter block and target row of a strip, whose sources begin at x.
+    void multiply_row(int64_t group, int64_t block, int64_t row, Strip strip, const float* packed, const float* x) const {
+        const int64_t filter = block_begin(c.filters, filter_blocks, block);
+        const int64_t filters = block_begin(c.filters, filter_blocks, block + 1) - filter;
+        const int64_t lines = c.rows.order.size() * c.depth, rows = c.rows.span.size(), columns = c.columns.span.size();
+        const float* w = packed + (filter * lines + c.rows.span[row].tap * c.depth * filters) * taps;
+        float* to = c.target_of(group) + ((filter * rows + row) * columns + strip.begin) * c.batch;
+        const int64_t plane = rows * columns * c.batch, positions = (strip.end - strip.begin) * c.batch;
+        const int64_t vectors = block_count(positions, lanes), blocks = block_count(vectors, tile_vectors);
+        for (int64_t b = 0; b < blocks; ++b) {
+            const int64_t vector = block_begin(vectors, blocks, b), at = vector * lanes;
+            const int64_t count = block_begin(vectors, blocks, b + 1) - vector;
+            Tiles<RowTile>::get(filters, count)(x + at, pitch, c.rows.span[row].count * c.depth, tap.data(), taps, w, to + at,
+                                                plane, std::min(count * lanes, positions - at));
         }
+        if (c.epilogue) finish_sums(c, group, filter, filters, to, plane, positions);
     }
 };
 

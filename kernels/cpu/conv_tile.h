@@ -1,12 +1,14 @@
 // Which loop nest a convolution takes: images in the lanes, or where a small batch would leave lanes empty, filters, or a whole
-// row with few products; where there is little to compute for a pixel, neither source nor sums are put anywhere else first;
-// and Winograd's algorithm where what it saves in products outweighs its transforms (rewrites/cost.py knows the same choice).
+// row with few products, or source pixels that scatter what they contribute to a gradient; where there is little to compute for a
+// pixel, neither source nor sums are put anywhere else first; and Winograd's algorithm where what it saves in products outweighs
+// its transforms (rewrites/cost.py knows the same choice).
 #pragma once
 #include <cmath>
 
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
 #include "conv_row_lanes.h"
+#include "conv_scatter.h"
 #include "conv_unpacked.h"
 #include "conv_winograd.h"
 
@@ -34,33 +36,51 @@ inline bool packing_is_in_vain(const Correlation& c) {
 
 // What kernels with images or filters in the lanes take, in multiply-adds of a vector on each thread: they reach 88% of peak, or
 // a third with one to three filters (measured), and the sums of a pixel cost as much as 6 products, or 60 with filters in the
-// lanes.
+// lanes; there a gradient's weights are transposed, 4 for each.
 inline double lanes_cost(const Correlation& c, int threads) {
     const double pixels = double(c.rows.span.size()) * c.columns.span.size() * c.batch;
-    const double products = filters_fill_lanes_better(c) ? padding(c.filters) * (1.03 * products_of(c) + 60)
-                                                         : padding(c.batch) * (products_of(c) + 6);
+    const bool filter_lanes = filters_fill_lanes_better(c);
+    const double products = filter_lanes ? padding(c.filters) * (1.03 * products_of(c) + 60)
+                                         : padding(c.batch) * (products_of(c) + 6);
     const double share = neighbours_of(c.filters) > 1 ? 0.35 : 0.88;
-    return c.groups * pixels * c.filters * products / (share * lanes * threads);
+    const double weights = filter_lanes && c.filter_stride != 1
+        ? 4.0 * c.rows.order.size() * c.columns.order.size() * c.depth * c.filters : 0;
+    return c.groups * (pixels * c.filters * products / (share * lanes) + weights) / threads;
 }
 
-inline double direct_cost(const Correlation& c, int threads) {
-    return std::min(lanes_cost(c, threads), RowLanes(c, threads).cost);
-}
+// The loop nests that compute every product, of which `run` takes the one that costs least, in multiply-adds of a vector on each
+// thread.
+class Direct {
+public:
+    double cost;
 
-inline void correlate_directly(const Correlation& c, int threads) {
-    if (packing_is_in_vain(c)) return correlate_unpacked(c, threads);
-    const RowLanes row_lanes(c, threads);
-    if (row_lanes.cost < 0.97 * lanes_cost(c, threads) && row_lanes.run(threads)) return;
-    if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, threads);
-    else correlate_batch_lanes(c, threads);
-}
+    Direct(const Correlation& c, int threads)
+        : c(c), threads(threads), in_lanes(lanes_cost(c, threads)), row_lanes(c, threads), scatter(c, threads) {
+        cost = std::min({in_lanes, row_lanes.cost, scatter.cost});
+    }
+
+    void run() const {
+        if (packing_is_in_vain(c)) return correlate_unpacked(c, threads);
+        if (scatter.cost < std::min(in_lanes, row_lanes.cost)) return scatter.run(threads);
+        if (row_lanes.cost < 0.97 * in_lanes && row_lanes.run(threads)) return;
+        if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, threads);
+        else correlate_batch_lanes(c, threads);
+    }
+
+private:
+    const Correlation& c;
+    int threads;
+    double in_lanes;
+    RowLanes row_lanes;
+    Scatter scatter;
+};
 
 // Prices are good to some 10%, so Winograd's has to be better than that. False: the target is not computed.
 template <int R>
-bool correlate_by_winograd(const Correlation& c, int threads) {
+bool correlate_by_winograd(const Correlation& c, double direct_cost, int threads) {
     const bool asked_for = c.winograd < 0;
     if (!asked_for && packing_is_in_vain(c)) return false;
-    const double least = asked_for ? HUGE_VAL : 0.9 * direct_cost(c, threads);
+    const double least = asked_for ? HUGE_VAL : 0.9 * direct_cost;
     const ConvWinograd<2, R> two(c, threads);
     if constexpr (R < 7) {
         const ConvWinograd<4, R> four(c, threads);
@@ -69,20 +89,27 @@ bool correlate_by_winograd(const Correlation& c, int threads) {
     return two.allowed() && two.cost < least && two.run(threads);
 }
 
-inline bool correlate_by_winograd(const Correlation& c, int threads) {
+inline bool correlate_by_winograd(const Correlation& c, double direct_cost, int threads) {
     if (!c.winograd || c.rows.order.size() != c.columns.order.size() || !c.depth) return false;
     switch (c.rows.order.size()) {
-        case 3: return correlate_by_winograd<3>(c, threads);
-        case 5: return correlate_by_winograd<5>(c, threads);
-        case 7: return correlate_by_winograd<7>(c, threads);
+        case 3: return correlate_by_winograd<3>(c, direct_cost, threads);
+        case 5: return correlate_by_winograd<5>(c, direct_cost, threads);
+        case 7: return correlate_by_winograd<7>(c, direct_cost, threads);
         default: return false;
     }
 }
 
+// Waking a thread that sleeps takes 50 to 100 microseconds, so what takes one thread less than that has no use for another.
+inline int worthwhile_threads(const Correlation& c, int threads) {
+    const double worthwhile = 3.5e5;  // multiply-adds of a vector
+    return lanes_cost(c, 1) < worthwhile ? 1 : std::max(threads, 1);
+}
+
 inline void correlate(const Correlation& c, int threads) {
     if (c.rows.span.empty() || c.columns.span.empty() || !c.batch || !c.filters) return;
-    threads = std::max(threads, 1);
-    if (!correlate_by_winograd(c, threads)) correlate_directly(c, threads);
+    threads = worthwhile_threads(c, threads);
+    const Direct direct(c, threads);
+    if (!correlate_by_winograd(c, direct.cost, threads)) direct.run();
 }
 
 }  // namespace c01b

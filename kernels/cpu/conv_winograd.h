@@ -30,31 +30,32 @@ namespace c01b {
 // What transforms take, in multiply-adds of a vector (measured): of a vector of columns with its N^2 pixels, or its M^2
 // results; and of one filter's taps for one channel. And the least value of the flag that allows it: F(4,3) loses digits, and with
 // F(4,5) equal results in different places of a tile may be rounded apart, which breaks ties of a max-pooling behind it.
+constexpr double winograd_share = 0.88;  // of peak, that the products reach
 template <int M, int R>
 struct WinogradPrices;
 template <>
 struct WinogradPrices<2, 3> {
-    static constexpr double images = 260, outputs = 110, taps = 40;
+    static constexpr double images = 450, outputs = 330, taps = 40;
     static constexpr int allowed = 2;
 };
 template <>
 struct WinogradPrices<4, 3> {
-    static constexpr double images = 900, outputs = 420, taps = 80;
+    static constexpr double images = 1500, outputs = 1400, taps = 85;
     static constexpr int allowed = 4;
 };
 template <>
 struct WinogradPrices<2, 5> {
-    static constexpr double images = 1200, outputs = 380, taps = 250;
+    static constexpr double images = 1200, outputs = 450, taps = 200;
     static constexpr int allowed = 2;
 };
 template <>
 struct WinogradPrices<4, 5> {
-    static constexpr double images = 3000, outputs = 1600, taps = 650;
+    static constexpr double images = 4500, outputs = 2800, taps = 450;
     static constexpr int allowed = 4;
 };
 template <>
 struct WinogradPrices<2, 7> {
-    static constexpr double images = 2500, outputs = 1000, taps = 500;
+    static constexpr double images = 3500, outputs = 1500, taps = 500;
     static constexpr int allowed = 2;
 };
 
@@ -116,7 +117,7 @@ private:
     double estimate(int64_t in_chunks, int threads) const {
         using Price = WinogradPrices<M, R>;
         const double filters = double(c.filters) / in_chunks, vectors = double(columns.vectors) / columns.blocks;
-        const double item = points * c.depth * filters + Price::images * c.depth + Price::outputs * filters;
+        const double item = points * c.depth * filters / winograd_share + Price::images * c.depth + Price::outputs * filters;
         const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
         return block_count(c.groups * in_chunks * columns.blocks, threads) * vectors * item + taps;
     }

@@ -126,13 +126,14 @@ private:
     int64_t vector_at(int64_t block) const { return block_begin(filter_vectors, filter_blocks, block); }
     int64_t work_floats() const { return columns.work_floats() + (M * M * lanes + R * R) * lanes; }
 
-    // Multiply-adds of a vector on the busiest thread. A line of transformed gradients takes 17 (measured), and more by as much
-    // as what an item goes through in every block of columns exceeds 2.2 MB; a line of sums, cleared and read, as much.
+    // Multiply-adds of a vector on the busiest thread. A line of transformed gradients takes 17 (measured), one of images 1.3 times
+    // that, and both more by as much as what an item goes through in every block of columns exceeds 2.2 MB; a line of sums, cleared
+    // and read, as much.
     double estimate(int64_t in_channels, int64_t in_filters, int threads) const {
         const double channels = double(c.depth) / in_channels, filters = double(filter_vectors) * lanes / in_filters;
         const double floats = points * (channels * filters + columns.width * (channels + filters));
         const double misses = std::max(1.0, floats * sizeof(float) / 2.2e6), line = 17 * points;
-        const double vector = points * channels * filters + WinogradPrices<M, R>::images * channels + line * misses * filters;
+        const double vector = points * channels * filters + line * misses * (1.3 * channels + filters);
         return block_count(s.groups * in_channels * in_filters, threads) *
                (columns.vectors * vector + line * channels * filters / lanes);
     }
