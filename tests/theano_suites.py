@@ -184,7 +184,7 @@ def force():
     from theano.compile import optdb
 
     for name, seconds in (("stock_conv_seconds", 1.0), ("stock_pool_seconds", 1.0), ("conversion_seconds", 1e-3)):
-        setattr(Machine, name, lambda self, *work, seconds=seconds: seconds)
+        setattr(Machine, name, lambda self, *work, seconds=seconds, **named: seconds)
     optdb.add_tags("layoutopt", "fast_run")
 
 
