@@ -5,6 +5,8 @@ holds Python's lock from the first op to the last, though, so that programs get 
 whichever thread a request comes in. Our kernels let other threads run meanwhile; the next call of the same function waits.
 
 Functions that only share variables do not wait for each other.
+
+Before a function's first call its weights are stored as it will leave them (`rewrites.storage`).
 """
 import functools
 import os
@@ -12,6 +14,8 @@ import threading
 from weakref import WeakSet
 
 from theano.compile import Function
+
+from layoutopt.rewrites.storage import store_now
 
 _functions = WeakSet()  # those that were called
 
@@ -40,7 +44,10 @@ def _taking_turns(call):
 
 def _first_turn(function):
     _functions.add(function)
-    return function.__dict__.setdefault("layoutopt_turn", threading.RLock())
+    turn = function.__dict__.setdefault("layoutopt_turn", threading.RLock())
+    with turn:  # for a thread that was faster may be at its call
+        store_now(function.maker.fgraph)
+    return turn
 
 
 def _forget_turns():

@@ -2,7 +2,7 @@
 
 What a shared variable holds is an array of sizes (filter, channel, row, column), and stays one: storing it in c01b means that
 its bytes lie in the order (channel, row, column, filter), which its strides tell whoever reads it. A function that converts
-weights, updates them in c01b and hands the new ones back as a transposed view pays for one conversion in its first call and
+weights, updates them in c01b and hands the new ones back as a transposed view pays for one conversion before its first call and
 for none later; nor does any other function that reads them in c01b.
 
 To the planner that is one more node, without an op: it takes the update and gives the weights of the next call, both in the
@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from theano.compile import SharedVariable
 from theano.gof import Variable
+
+from layoutopt.kernels.relayout import StoredToC01B
 
 from .layout import BC01, C01B, bc01_order, is_view
 from .versions import Choice, Version
@@ -75,6 +77,25 @@ def is_stored_in_c01b(variable):
     """Whether what a shared variable holds now lies in c01b because a function has stored it so."""
     value = variable.container.storage[0]
     return _layouts.get(variable.container) == C01B and isinstance(value, np.ndarray) and not value.flags.c_contiguous
+
+
+def store_now(fgraph):
+    """Store the weights that a function updates in c01b, and reads so, as it will leave them: to be called before its first call.
+
+    Otherwise that call would convert them all, and have them twice until it updates them.
+
+    Parameters
+    ----------
+    fgraph : FunctionGraph
+        Of the compiled function.
+    """
+    for i in (fgraph.update_mapping or {}).values():
+        variable = fgraph.inputs[i]
+        if not isinstance(variable, SharedVariable) or _layouts.get(variable.container) != C01B:
+            continue
+        value, read = variable.container.storage[0], [client.op for client, _ in variable.clients if client != "output"]
+        if any(isinstance(op, StoredToC01B) for op in read) and isinstance(value, np.ndarray) and value.flags.c_contiguous:
+            variable.container.storage[0] = np.moveaxis(np.ascontiguousarray(np.moveaxis(value, 0, -1)), -1, 0)
 
 
 def stored(c01b):

@@ -2,6 +2,7 @@
 a program, run with allocations.cc in front of malloc. It prints each case that allocates, and how many there were.
 """
 import ctypes
+import itertools
 
 import numpy as np
 
@@ -30,9 +31,10 @@ def again(op, operands):
 
 
 def main():
-    cases, kinds = 0, {}
+    cases = 0
     for kind in guard_cases.KINDS:
-        for name, op, operands in kind(np.random.RandomState(20121203)):
+        # Not all of them, for the sake of time: by a step that falls in with no period of theirs.
+        for name, op, operands in itertools.islice(kind(np.random.RandomState(20121203)), 0, None, 5):
             count, size, same = again(op, operands)
             cases += 1
             if count or not same:

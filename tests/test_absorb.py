@@ -19,12 +19,14 @@ from theano.tensor.nnet import conv2d
 from theano.tensor.opt import ShapeFeature
 from theano.tensor.subtensor import AdvancedSubtensor1, Subtensor
 
+from layoutopt import turns
 from layoutopt.kernels import FilterActs, StoredToC01B, TakeToC01B, ToBC01, ToC01B
 from layoutopt.kernels.activation import Tanh
 from layoutopt.kernels.reference import relayout as reference
 from layoutopt.kernels.relayout import stored_to_c01b
 from layoutopt.kernels.take import take_to_c01b
 from layoutopt.optimizer import LayoutOptimizer
+from layoutopt.rewrites.storage import store_now
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "benchmarks"))
 
@@ -170,6 +172,23 @@ def test_weights_are_converted_once(flagged, momentum):
     assert nodes(ours.step, ToBC01) == [] and len(nodes(ours.step, ToC01B)) == 1  # the images
     ours.step(whole(*IMAGES))
     assert all(map(in_c01b, stored)) and not in_c01b(ours.dense)
+
+
+def test_weights_are_stored_before_the_first_call_that_updates_them(monkeypatch):
+    """They are not there twice while it runs; a function that only reads them leaves them alone."""
+    program, stored = Program(mode(True)), []
+    values = [p.get_value() for p in program.parameters]
+
+    def spy(fgraph):
+        store_now(fgraph)
+        stored.append([in_c01b(p) for p in program.parameters])
+        for p, value in zip(program.parameters, values):
+            np.testing.assert_array_equal(p.get_value(return_internal_type=True), value)
+
+    monkeypatch.setattr(turns, "store_now", spy)
+    for call in (program.evaluate, program.step, program.step, program.evaluate):
+        call(whole(*IMAGES))
+    assert stored == [[False, False, False], [True, True, False]]
 
 
 def test_what_is_stored_in_c01b_is_read_as_a_view():
