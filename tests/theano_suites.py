@@ -1,6 +1,6 @@
 """Theano's own test-suites for convolutions and poolings, without layoutopt, with it, and with everything in c01b that can be.
 
-    python tests/theano_suites.py [--quick] [--only WORD]        (make theano-tests)
+    python tests/theano_suites.py [--quick] [--only WORD] [--every N]        (make theano-tests)
 
 They ship with Theano. They are for small problems, of which the plan leaves most alone; so the third run, `forced`, makes bc01
 dear, and all that qualifies is computed by our kernels and compared with what Theano's authors compare with. What
@@ -309,6 +309,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the suites of QUICK, and of a test with many cases only some")
     parser.add_argument("--only", default="", metavar="WORD", help="suites whose path has this word in it")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a test with many cases each N-th")
     parser.add_argument("--child", nargs=5, metavar=("RUN", "SUITE", "EVERY", "WORDS", "ANSWER"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:
@@ -318,7 +319,7 @@ def main():
     worse, moved = 0, collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         for suite in suites:
-            more, counts = compare(suite, QUICK[suite] if chosen.quick else (1, ""), folder)
+            more, counts = compare(suite, QUICK[suite] if chosen.quick else (chosen.every, ""), folder)
             worse, moved = worse + more, moved + counts
     print("all: %s" % in_words(moved))
     if not moved["functions in c01b"]:
