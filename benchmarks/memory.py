@@ -3,11 +3,11 @@
     python benchmarks/memory.py                              LeNet, AlexNet, VGG-16 and ResNet-50 of the original size
     python benchmarks/memory.py vgg16 --batch 4 --json FILE
 
-Every variant is a process of its own. Counted is what is resident at the worst moment of its first three steps less what was resident
-before them, when functions were compiled, parameters and a minibatch there, and what malloc had free given back: so results,
-workspaces of kernels, Theano's and BLAS's, code and stacks that the first step touches, and what malloc keeps
-though it is free. That depends on malloc's settings, which are the same for both: once as the system has them, once so that freed memory is kept
-(the flag layoutopt.memory=keep, which is layoutopt's default). Linux, with glibc.
+Every variant is a process of its own. Counted is what is resident at the worst moment of its first three steps less what was
+resident before them, when functions were compiled, parameters and a minibatch there, and what malloc had free given back: so
+results, workspaces of kernels, Theano's and BLAS's, code and stacks that the first step touches, and what malloc keeps though it is
+free. That depends on malloc's settings, which are the same for both: once as the system has them, once so that freed memory is
+kept (the flag layoutopt.memory=keep, which is layoutopt's default). Linux, with glibc.
 """
 import argparse
 import json
