@@ -5,8 +5,8 @@
 
 Every variant is a process of its own. Counted is what is resident at the worst moment of its first three steps less what was
 resident before them, when functions were compiled, parameters and a minibatch there, and what malloc had free given back: so
-results, workspaces of kernels, Theano's and BLAS's, code and stacks that the first step touches, and what malloc keeps though it is
-free. That depends on malloc's settings, which are the same for both: once as the system has them, once so that freed memory is
+results, workspaces of kernels, Theano's and BLAS's, code and stacks that the first step touches, and what malloc keeps though it
+is free. That depends on malloc's settings, which are the same for both: once as the system has them, once so that freed memory is
 kept (the flag layoutopt.memory=keep, which is layoutopt's default). Linux, with glibc.
 """
 import argparse
