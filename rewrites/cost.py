@@ -218,13 +218,16 @@ class Machine(NamedTuple):
         else:
             nests = [self._correlation(work, pixels / bandwidth, filters / bandwidth)]
             nests += [self._scatter(work, pixels / bandwidth, filters / bandwidth)] if work.kind == IMAGE_GRADIENT else []
-            time, moving = min(nests, key=lambda nest: nest[0] / (self.threads * self.kernel_flops) + nest[1])
+            time, moving = min(nests, key=lambda nest: self._computing(*nest))
             winograd = min((self._winograd(work, *tiles) for tiles in work.tiles), default=time)
         if winograd < WINOGRAD_MARGIN * time:
             time, moving = winograd, 0.0
-        threads = min(self.threads, max(1.0, time / WORTH_A_THREAD))
-        seconds = time / (threads * self.kernel_flops) + moving
-        return self.call + self.caution * seconds / getattr(self.speeds, SPEED_OF[work.kind])
+        return self.call + self.caution * self._computing(time, moving) / getattr(self.speeds, SPEED_OF[work.kind])
+
+    def _computing(self, operations, moving):
+        """Seconds of so many operations at peak, and of moving."""
+        threads = min(self.threads, max(1.0, operations / WORTH_A_THREAD))
+        return operations / (threads * self.kernel_flops) + moving
 
     def _correlation(self, work, pixels, filters):
         """(operations at peak, seconds of packing); `pixels` and `filters` are seconds of moving them once."""
@@ -244,10 +247,12 @@ class Machine(NamedTuple):
 
     def _scatter(self, work, pixels, filters):
         """The same for a gradient that source pixels scatter; infinite where a channel's targets leave the L2 cache."""
-        if work.batch * work.pixels > SCATTER_TARGETS:
+        phases = work.strides ** 0.5  # of the rows: with the channels, what there is to share out to threads
+        if work.batch * work.pixels > SCATTER_TARGETS * phases:
             return float("inf"), 0.0
-        vectors = -(-work.batch * work.positions // self.lanes)
-        sums = 2.0 * self.lanes * vectors * work.groups * work.taps
+        vectors, items = -(-work.batch * work.positions // self.lanes), max(1.0, work.channels * phases)
+        idle = -(-items // self.threads) * self.threads / items
+        sums = 2.0 * self.lanes * vectors * work.groups * work.taps * idle
         return sums * (work.filters / work.groups + SCATTER_SUMS) / SCATTER_SHARE, pixels / IMAGE_LANES_TRAFFIC + filters
 
     def _winograd(self, work, algorithm, tiles):

@@ -34,7 +34,8 @@ def hardly_any_compilation(monkeypatch):
     still, and layoutopt's ops, but for those that are compiled for each rank and dtype, where it is another than images'."""
 
     def in_python(self, node, storage_map, compute_map, no_recycling, impl=None):
-        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "py")
+        too_many = len(node.inputs) + len(node.outputs) > 32  # for numpy's ufuncs; fused, shapes of shapes have more
+        return Op.make_thunk(self, node, storage_map, compute_map, no_recycling, "c" if too_many else "py")
 
     def as_c_for_images(self, node, storage_map, compute_map, no_recycling, impl=None):
         x = node.inputs[0]

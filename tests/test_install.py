@@ -231,7 +231,8 @@ def test_real_newer_pythons(sources, wheel, version):
     """What pip, setup.py and an import say there."""
     def said(*arguments):
         done = subprocess.run([command, *map(str, arguments)], cwd=sources, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, universal_newlines=True)
+                              stderr=subprocess.STDOUT, universal_newlines=True,
+                              env=dict(os.environ, PIP_BREAK_SYSTEM_PACKAGES="1"))  # or pip asks for a venv first
         return done.returncode != 0, done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
     command = interpreter(version)
