@@ -1,7 +1,7 @@
 """Sizes that the old ConvOp was told: with the flag as without it, other sizes are refused, whatever stands in its place.
 
-ConvOp runs in Python here, as it is compiled for each of its sizes; told all of them it checks what its C code checks. Small whole
-numbers: results are equal to the last bit.
+ConvOp runs in Python here, as it is compiled for each of its sizes; told all of them it checks what its C code checks. Small
+whole numbers: results are equal to the last bit.
 """
 import warnings
 
