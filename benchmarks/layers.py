@@ -66,8 +66,8 @@ def tasks(batches):
 
 
 def knows_f4(task):
-    """Whether layoutopt.winograd=f4 may change anything: 3 x 3 filters, stride 1."""
-    return task["family"] == "conv" and tuple(task["layer"][4:6]) == (3, 1)
+    """Whether layoutopt.winograd=f4 may change anything: 3 x 3 and 5 x 5 filters, stride 1."""
+    return task["family"] == "conv" and tuple(task["layer"][4:6]) in ((3, 1), (5, 1))
 
 
 def run(batches, turns):
