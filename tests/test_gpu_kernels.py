@@ -138,9 +138,17 @@ def test_an_infinite_weight_is_invisible_in_the_pad(rng):
     assert np.isfinite(out[:, 0]).all() and not np.isfinite(out[:, 1]).all()
 
 
+def test_filters_without_rows_give_zeros():
+    images, filters = np.ones((3, 5, 5, 2), "f"), np.ones((3, 0, 3, 4), "f")
+    out = run(FilterActs(), images, filters)
+    assert out.shape == (4, 6, 3, 2) and not out.any()
+    gradient = run(ImageActs(), out + 1, filters)
+    assert gradient.shape == images.shape and not gradient.any()
+
+
 @pytest.mark.parametrize("op, shapes, parameters", [
     (FilterActs(), [(3, 5, 5, 2), (2, 3, 3, 4)], ()), (FilterActs(), [(3, 2, 2, 2), (3, 3, 3, 4)], ()),
-    (FilterActs(), [(3, 5, 5, 2), (3, 3, 3, 4)], [2, 3]), (FilterActs(), [(3, 5, 5, 2), (3, 0, 3, 4)], ()),
+    (FilterActs(), [(3, 5, 5, 2), (3, 3, 3, 4)], [2, 3]), (WeightActs(), [(3, 5, 5, 2), (4, 6, 6, 2)], [0, 0]),
     (FilterActs(groups=2), [(3, 5, 5, 2), (1, 3, 3, 4)], ()), (FilterActs(ceil_mode=False), [(3, 5, 5, 2), (3, 3, 3, 4)], [4, 4]),
     (ImageActs(), [(4, 5, 5, 2), (2, 3, 3, 3)], ()), (ImageActs(stride=2), [(4, 2, 2, 2), (2, 3, 3, 4)], [9, 5]),
     (ImageActs(), [(4, 5, 5, 2), (2, 3, 3, 4)], [-1, 7]), (ImageActs(), [(4, 5, 5, 2), (2, 3, 3, 4)], [7, 7, 7]),
