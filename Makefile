@@ -55,10 +55,10 @@ theano-tests: $(READY)
 # and every op at many sizes and for every vector. Stock Theano's ops are left out: another -k takes them in.
 SANITIZED := $(addprefix tests/,sanitized_cases.py test_conv_ops.py test_winograd.py test_groups.py test_pool.py test_avg_pool.py \
   test_prob_pool.py test_stochastic_pool.py test_weighted_pool.py test_cross_map_norm.py test_relayout.py test_reshape.py \
-  test_activation.py test_limits.py)
+  test_activation.py test_limits.py test_nests.py)
 sanitize: $(READY)
 	@THEANORC=/dev/null PYTHONPATH=tests PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" $(PY) -m pytest -p sanitized -k 'not theano' $(or $(TESTS),$(SANITIZED)) $(ARGS)
+	  NESTS_SIMD="auto avx2 plain" LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" $(PY) -m pytest -p sanitized -k 'not theano' $(or $(TESTS),$(SANITIZED)) $(ARGS)
 
 # pygpu is the system's, for the system's Python, so this environment is another one. Kernels that PoCL has built stay in it.
 test-gpu:

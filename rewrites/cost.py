@@ -29,11 +29,13 @@ PRODUCT_SCALING = 0.4  # of a further core, where one image's product is what is
 IMAGE_LANES_SHARE, IMAGE_LANES_SUMS = 0.82, 6.0  # kernels/cpu/conv_batch_lanes.h
 FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on loads
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
-ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500  # kernels/cpu/conv_row_lanes.h: with at most so many products
-# kernels/cpu/conv_scatter.h, for a gradient: what adding a sum takes, in products, and the floats of a channel beyond which it is not used.
+# kernels/cpu/conv_row_lanes.h: with at most so many products.
+ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500
+# kernels/cpu/conv_scatter.h, for a gradient: what adding a sum takes, in products, and the floats of a channel beyond which it is
+# not used.
 SCATTER_SHARE, SCATTER_SUMS, SCATTER_TARGETS = 0.88, 12.0, 128 * 1024
-# kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and the
-# least flag, by the sizes of tile and filter, as told there; and the products of a tile.
+# kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and
+# the least flag, by the sizes of tile and filter, as told there; and the products of a tile.
 WINOGRAD_PRICES = {(2, 3): (450.0, 330.0, 40.0, 2), (4, 3): (1500.0, 1400.0, 85.0, 4), (2, 5): (1200.0, 450.0, 200.0, 2),
                    (4, 5): (4500.0, 2800.0, 450.0, 4), (2, 7): (3500.0, 1500.0, 500.0, 2)}
 WINOGRAD_SHARE = 0.88  # of peak, that the products reach

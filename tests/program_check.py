@@ -130,8 +130,10 @@ def raised_by_parts(program, calls):
 
 
 def compare_calls(stock, flagged, watch, calls, may_raise):
-    """Assert that calls, one after the other, have equal results; (whether all was exact, whether one raised). `may_raise()` gives
-    types of other exceptions that will do where stock raises one."""
+    """Assert that calls, one after the other, have equal results; (whether all was exact, whether one raised).
+
+    `may_raise()` gives types of other exceptions that will do where stock raises one.
+    """
     exact = True
     for values in calls:
         before = get_states(stock)

@@ -1,7 +1,8 @@
-"""Every loop nest of the convolutions on random shapes, exactly: nests/nests.cc, with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Every loop nest of the convolutions on random shapes, exactly: nests/nests.cc, with AddressSanitizer and
+UndefinedBehaviorSanitizer.
 
-An op takes the nest that costs least, so its own tests hardly meet one at the sizes for which it is not meant. Here each computes what
-it can. ``make sanitize`` builds them for narrower vectors, too.
+An op takes the nest that costs least, so its own tests hardly meet one at the sizes for which it is not meant. Here each
+computes what it can. ``make sanitize`` builds them for narrower vectors, too.
 """
 import os
 import subprocess
@@ -34,7 +35,8 @@ def compiled(simd, program):
 @pytest.mark.parametrize("simd", VECTORS)
 def test_each_nest_at_any_shape_exactly(simd, tmp_path):
     program = compiled(simd, str(tmp_path / "nests"))
-    done = subprocess.run([program, "200", "1"], text=True, capture_output=True, env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
+    environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
+    done = subprocess.run([program, "200", "1"], text=True, capture_output=True, env=environment)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = {name: int(count) for name, count in (line.rsplit(": ", 1) for line in done.stdout.splitlines())}

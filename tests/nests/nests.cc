@@ -1,6 +1,6 @@
-// Every loop nest of the convolutions on shapes drawn at random, against loops that are the definition (kernels/cpu/conv_shape.h).
-// Operands are small whole numbers, so results are equal or wrong. Arguments: how many shapes, a seed. Prints what each nest did;
-// the exit status says whether all of it was right.
+// Every loop nest of the convolutions on shapes drawn at random, against loops that are the definition (conv_shape.h). Operands
+// are small whole numbers, so results are equal or wrong. Arguments: how many shapes, a seed. Prints what each nest did; the exit
+// status says whether all of it was right.
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -102,9 +102,10 @@ int main(int, char** arguments) {
                 const bool equal = result == (back ? gradient : forward);
                 ++(equal ? right : wrong)[what];
                 if (!equal && wrong[what] == 1)
-                    std::printf("WRONG %s: groups %ld images %ld x %ld x %ld x %ld filters %ld x %ld x %ld outputs %ld x %ld stride %ld %ld "
-                                "pad %ld %ld flip %d\n", what.c_str(), (long)s.groups, (long)s.channels, (long)s.height, (long)s.width,
-                                (long)s.batch, (long)s.filters, (long)s.filter_h, (long)s.filter_w, (long)s.out_h, (long)s.out_w,
+                    std::printf("WRONG %s: groups %ld images %ld x %ld x %ld x %ld filters %ld x %ld x %ld outputs %ld x %ld "
+                                "stride %ld %ld pad %ld %ld flip %d\n",
+                                what.c_str(), (long)s.groups, (long)s.channels, (long)s.height, (long)s.width, (long)s.batch,
+                                (long)s.filters, (long)s.filter_h, (long)s.filter_w, (long)s.out_h, (long)s.out_w,
                                 (long)s.stride_y, (long)s.stride_x, (long)s.pad_y, (long)s.pad_x, s.flip);
             }
     }
