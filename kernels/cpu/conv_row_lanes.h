@@ -118,8 +118,8 @@ private:
         if (pitch % 1024 == 0) pitch += lanes;  // against strides of 4096 bytes
     }
 
-    // Rows of an item, chunks of filter blocks and strips of columns, as the busiest thread has least to do. Strips only where a row
-    // does not fit L2: what neighbouring ones share is copied twice.
+    // Rows of an item, chunks of filter blocks and strips of columns, as the busiest thread has least to do. Strips only where
+    // a row does not fit L2: what neighbouring ones share is copied twice.
     void share_out(int threads) {
         const int64_t columns = c.columns.span.size();
         for (int64_t n = 1; n <= columns; n *= 2) {

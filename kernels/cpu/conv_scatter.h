@@ -134,8 +134,8 @@ private:
         Table<Run> runs;
         const int64_t vectors = block_count(pixels, lanes), tiles = block_count(rows.size(), tile_rows);
         for (int64_t b = 0; b < blocks; ++b) {
-            const int64_t first = block_begin(vectors, blocks, b) * lanes, width = block_begin(vectors, blocks, b + 1) * lanes - first;
-            const int64_t count = std::min(width, pixels - first);
+            const int64_t first = block_begin(vectors, blocks, b) * lanes;
+            const int64_t width = block_begin(vectors, blocks, b + 1) * lanes - first, count = std::min(width, pixels - first);
             pack(item, first, count, width);
             runs_of(first, count, across, runs);
             for (int64_t t = 0; t < tiles; ++t) {
@@ -190,13 +190,13 @@ private:
         const int64_t first = ((down.first + item.phase) % down.step + down.step) % down.step;
         for (int64_t channel = item.channel; channel < item.channel_end; ++channel)
             for (int64_t row = first; row < rows; row += down.step) {
-                const int64_t place = block_begin(row - down.first - item.phase, down.step, 1);
+                const int64_t place = (row - down.first - item.phase) / down.step;
                 float* to = c.target_of(item.group) + (channel * rows + row) * columns * c.batch;
-                const bool met = row >= down.first && place < down.places;
-                const float* from = item.targets + (channel - item.channel) * item.channel_floats +
-                                    place * across.step * across.places * c.batch;
-                if (met) write_row(from, across, to);
-                else std::fill(to, to + columns * c.batch, 0.0f);
+                if (row < down.first || place >= down.places)
+                    std::fill(to, to + columns * c.batch, 0.0f);
+                else
+                    write_row(item.targets + (channel - item.channel) * item.channel_floats +
+                                  place * across.step * across.places * c.batch, across, to);
             }
     }
 

@@ -1,5 +1,5 @@
-// Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 taps and stride 1: a batched matrix product over channels, one for each point of the
-// transform (winograd.h), in the place of a convolution. The images of all tiles of the target, `columns`, are in the
+// Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 taps and stride 1: a batched matrix product over channels, one for each point
+// of the transform (winograd.h), in the place of a convolution. The images of all tiles of the target, `columns`, are in the
 // lanes, one after another [tile row][tile column][image], whatever the batch is; a block of them is an item:
 //
 //       x, tiles of N x N pixels          panel [point][channel][column]         sums [filter][point][column]
@@ -28,8 +28,8 @@
 namespace c01b {
 
 // What transforms take, in multiply-adds of a vector (measured): of a vector of columns with its N^2 pixels, or its M^2
-// results; and of one filter's taps for one channel. And the least value of the flag that allows it: F(4,3) loses digits, and with
-// F(4,5) equal results in different places of a tile may be rounded apart, which breaks ties of a max-pooling behind it.
+// results; and of one filter's taps for one channel. And the least value of the flag that allows it: F(4,3) loses digits, and
+// with F(4,5) equal results in different places of a tile may be rounded apart, which breaks ties of a max-pooling behind it.
 constexpr double winograd_share = 0.88;  // of peak, that the products reach
 template <int M, int R>
 struct WinogradPrices;

@@ -1,6 +1,6 @@
-// The adjoint of the forward convolution with respect to the images, as a Correlation (conv_axes.h): output channels become the
-// channels that are summed over, image channels the filters, and every pixel meets the taps of its own stride phase, last tap first
-// (see gradient_axis).
+// The adjoint of the forward convolution with respect to the images, as a Correlation (conv_axes.h): output channels become
+// the channels that are summed over, image channels the filters, and every pixel meets the taps of its own stride phase, last
+// tap first (see gradient_axis).
 #pragma once
 #include "conv_axes.h"
 

@@ -126,9 +126,9 @@ private:
     int64_t vector_at(int64_t block) const { return block_begin(filter_vectors, filter_blocks, block); }
     int64_t work_floats() const { return columns.work_floats() + (M * M * lanes + R * R) * lanes; }
 
-    // Multiply-adds of a vector on the busiest thread. A line of transformed gradients takes 17 (measured), one of images 1.3 times
-    // that, and both more by as much as what an item goes through in every block of columns exceeds 2.2 MB; a line of sums, cleared
-    // and read, as much.
+    // Multiply-adds of a vector on the busiest thread. A line of transformed gradients takes 17 (measured), one of images 1.3
+    // times that, and both more by as much as what an item goes through in every block of columns exceeds 2.2 MB; a line of sums,
+    // cleared and read, as much.
     double estimate(int64_t in_channels, int64_t in_filters, int threads) const {
         const double channels = double(c.depth) / in_channels, filters = double(filter_vectors) * lanes / in_filters;
         const double floats = points * (channels * filters + columns.width * (channels + filters));
