@@ -11,7 +11,7 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "examples"))
 
 from networks import NETWORKS  # noqa: E402
-from serve import serve  # noqa: E402
+from serve import LEARNING_RATE, serve  # noqa: E402
 from training import training_step  # noqa: E402
 
 name, sizes, layout = sys.argv[1:]
@@ -23,6 +23,6 @@ if layout == "all c01b":
         setattr(Machine, price, lambda self, *work, seconds=seconds, **more: seconds)
 
 network = NETWORKS[name](**json.loads(sizes))
-step = training_step(network)
+step = training_step(network, LEARNING_RATE)
 minibatch = network.minibatch(np.random.RandomState(0))
 serve(lambda: step(*minibatch)[0])

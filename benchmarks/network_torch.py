@@ -6,7 +6,7 @@ import sys
 
 import torch
 from networks_torch import NETWORKS
-from serve import serve
+from serve import LEARNING_RATE, serve
 from torch_training import training_step
 
 name, sizes = sys.argv[1], json.loads(sys.argv[2])
@@ -21,4 +21,4 @@ def network():
     return NETWORKS[name](**sizes)
 
 
-serve(training_step(network, images, labels, 0.01))
+serve(training_step(network, images, labels, LEARNING_RATE))

@@ -6,6 +6,9 @@ import time
 
 from resident import QUESTIONS
 
+# Small enough that no network diverges on random images: of numbers that are not finite layoutopt computes a part twice.
+LEARNING_RATE = 1e-5
+
 
 def timed(step, steps):
     """Seconds of each of some steps by the host's clock, and the loss of the last."""

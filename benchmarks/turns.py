@@ -46,8 +46,10 @@ class Variant:
         self.ask(task)
 
     def seconds(self, steps):
-        """The median time of a step over `steps` of them, and the loss of the last."""
+        """The median time of a step over `steps` of them, and the loss of the last, which has to be finite."""
         answer = self.ask(steps)
+        if answer["loss"] is not None and not np.isfinite(answer["loss"]):
+            sys.exit("benchmark: the loss is %s" % answer["loss"])
         return float(np.median(answer["seconds"])), answer["loss"]
 
     def close(self):

@@ -31,6 +31,8 @@ FEW_FILTERS = 1.2  # a tile of one filter spends 1.2 times the products' time on
 FILTER_LANES_SHARE, FILTER_LANES_SUMS = 0.87, 27.0  # kernels/cpu/conv_filter_lanes.h
 # kernels/cpu/conv_row_lanes.h: with at most so many products.
 ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500
+# kernels/cpu/conv_pointwise.h: filters of one tap.
+POINTWISE_SHARE, POINTWISE_SUMS = 0.85, 6.0
 # kernels/cpu/conv_scatter.h, for a gradient: what adding a sum takes, in products, and the floats of a channel beyond which it is
 # not used.
 SCATTER_SHARE, SCATTER_SUMS, SCATTER_TARGETS = 0.88, 12.0, 128 * 1024
@@ -237,6 +239,9 @@ class Machine(NamedTuple):
         results = max(1, (work.filters if forward else work.channels) // work.groups)  # of a pixel, and products:
         products = max(1.0, work.taps if forward else work.taps * work.filters / (work.groups * results * work.strides))
         images, padding = self.padding(work.batch), self.padding(results)
+        if work.taps * work.groups == work.channels:
+            return (work.flops * (1 + POINTWISE_SUMS / products + FEW_FILTERS / results) / POINTWISE_SHARE,
+                    pixels / IMAGE_LANES_TRAFFIC + filters / IMAGE_LANES_FILTERS)
         row = self.padding(int(work.batch * (work.positions if forward else work.pixels) ** 0.5))
         if row < images and products <= ROW_LANES_PRODUCTS and (forward or work.strides == 1):
             return (work.flops * row * (1 + ROW_LANES_SUMS / products + FEW_FILTERS / results) / ROW_LANES_SHARE,

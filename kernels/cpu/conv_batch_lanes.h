@@ -25,6 +25,7 @@
 #pragma once
 #include "conv_axes.h"
 #include "parallel.h"
+#include "stream.h"
 
 namespace c01b {
 
@@ -37,13 +38,14 @@ struct ImageProducts {
 };
 
 // Where sums come from and go to, and the distances of filters and of neighbours; a null `from` is zeros. Of the last
-// vector only images < `images` are written.
+// vector only images < `images` are written. `streamed`: around the caches, by whole lines.
 struct ImageSums {
     const float* from;
     int64_t from_filter, from_neighbour;
     float* to;
     int64_t to_filter, to_neighbour;
     int64_t images;
+    bool streamed = false;
 };
 
 template <int F, int V, int P = 1>
@@ -63,7 +65,11 @@ struct ImageTile {
             else add_column_of(std::make_integer_sequence<int, P * P>(), q, sum, x, w, p);
         }
 #pragma GCC unroll 8
-        for (int r = 0; r < P * F; ++r) write(s.to + r / F * s.to_neighbour + r % F * s.to_filter, sum[r], s.images);
+        for (int r = 0; r < P * F; ++r) {
+            float* to = s.to + r / F * s.to_neighbour + r % F * s.to_filter;
+            if (s.streamed) write_around(to, sum[r]);
+            else write(to, sum[r], s.images);
+        }
     }
 
 private:
@@ -96,6 +102,11 @@ private:
             return true;
         };
         (void)(... || (which == I && add(std::integral_constant<int, I>())));
+    }
+
+    static void write_around(float* to, const vec (&sum)[V]) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) stream_aligned(to + v * lanes, sum[v]);
     }
 
     static void write(float* to, const vec (&sum)[V], int64_t images) {

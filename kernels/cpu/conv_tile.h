@@ -1,12 +1,13 @@
 // Which loop nest a convolution takes: images in the lanes, or where a small batch would leave lanes empty, filters, or a whole
-// row with few products, or source pixels that scatter what they contribute to a gradient; where there is little to compute for a
-// pixel, neither source nor sums are put anywhere else first; and Winograd's algorithm where what it saves in products outweighs
-// its transforms (rewrites/cost.py knows the same choice).
+// row with few products, or source pixels that scatter what they contribute to a gradient; all positions where filters have one
+// tap; where there is little to compute for a pixel, neither source nor sums are put anywhere else first; and Winograd's algorithm
+// where what it saves in products outweighs its transforms (rewrites/cost.py knows the same choice).
 #pragma once
 #include <cmath>
 
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
+#include "conv_pointwise.h"
 #include "conv_row_lanes.h"
 #include "conv_scatter.h"
 #include "conv_unpacked.h"
@@ -55,12 +56,14 @@ public:
     double cost;
 
     Direct(const Correlation& c, int threads)
-        : c(c), threads(threads), in_lanes(lanes_cost(c, threads)), row_lanes(c, threads), scatter(c, threads) {
-        cost = std::min({in_lanes, row_lanes.cost, scatter.cost});
+        : c(c), threads(threads), in_lanes(lanes_cost(c, threads)), row_lanes(c, threads), scatter(c, threads),
+          pointwise(c, threads) {
+        cost = std::min({in_lanes, row_lanes.cost, scatter.cost, pointwise.cost});
     }
 
     void run() const {
         if (packing_is_in_vain(c)) return correlate_unpacked(c, threads);
+        if (pointwise.cost < std::min({in_lanes, row_lanes.cost, scatter.cost})) return pointwise.run(threads);
         if (scatter.cost < std::min(in_lanes, row_lanes.cost)) return scatter.run(threads);
         if (row_lanes.cost < 0.97 * in_lanes && row_lanes.run(threads)) return;
         if (filters_fill_lanes_better(c)) correlate_filter_lanes(c, threads);
@@ -73,6 +76,7 @@ private:
     double in_lanes;
     RowLanes row_lanes;
     Scatter scatter;
+    Pointwise pointwise;
 };
 
 // Prices are good to some 10%, so Winograd's has to be better than that. False: the target is not computed.

@@ -10,6 +10,7 @@
 
 #include "conv_batch_lanes.h"
 #include "conv_filter_lanes.h"
+#include "conv_pointwise.h"
 #include "conv_row_lanes.h"
 #include "conv_scatter.h"
 #include "conv_unpacked.h"
@@ -35,7 +36,9 @@ ConvShape shape(std::mt19937& rng) {
     s.batch = draw(0, 1) ? draw(1, 8) : draw(1, 70);
     s.filter_h = draw(1, draw(0, 2) ? 3 : 7), s.filter_w = draw(0, 1) ? s.filter_h : draw(1, 7);
     s.stride_y = draw(0, 1) ? 1 : draw(1, 5), s.stride_x = draw(0, 1) ? s.stride_y : draw(1, 5);
-    s.pad_y = draw(0, s.filter_h + 1), s.pad_x = draw(0, s.filter_w + 1);
+    if (!draw(0, 3)) s.filter_h = s.filter_w = 1;
+    const bool padded = draw(0, 1) || s.filter_h + s.filter_w > 2;
+    s.pad_y = padded * draw(0, s.filter_h + 1), s.pad_x = padded * draw(0, s.filter_w + 1);
     s.out_h = draw(1, 7), s.out_w = draw(1, 9);
     // Images whose last pixels no window meets, or whose last windows hang over the end.
     s.height = std::max<int64_t>(1, (s.out_h - 1) * s.stride_y + s.filter_h - s.pad_y - draw(-2, s.filter_h));
@@ -74,6 +77,10 @@ const std::map<std::string, Nest> nests = {
     {"rows in the lanes", [](const Correlation& c, int threads) {
          const RowLanes nest(c, threads);
          return nest.cost < HUGE_VAL && nest.run(threads);
+     }},
+    {"one tap", [](const Correlation& c, int threads) {
+         const Pointwise nest(c, threads);
+         return nest.cost < HUGE_VAL && (nest.run(threads), true);
      }},
     {"scattered", [](const Correlation& c, int threads) {
          const Scatter nest(c, threads);
