@@ -9,8 +9,9 @@ Theano's elementwise ops. `rewrites.batch_norm` puts the ops in. Meaning: `kerne
 ``cpu/batch_norm.h`` and ``cpu/batch_norm_grad.h``.
 """
 import numpy as np
+from theano import clone
 from theano.gof import Apply, ParamsType
-from theano.gradient import DisconnectedType, Lop, Rop
+from theano.gradient import DisconnectedType, Rop, grad
 from theano.scalar import bool as scalar_bool
 from theano.tensor import TensorType, as_tensor_variable, cast, inv, mean as average, patternbroadcast, prod, sqr, sqrt
 
@@ -65,6 +66,11 @@ def _each_shape(shape):
 
 def _known(gradient):
     return not isinstance(gradient.type, DisconnectedType)
+
+
+def _as_operands(gradients, operands):
+    """The gradients with their operands' patterns."""
+    return [patternbroadcast(g, x.broadcastable) if _known(g) else g for g, x in zip(gradients, operands)]
 
 
 class BatchNormTrain(_BatchNormOp):
@@ -131,10 +137,10 @@ class BatchNormTrain(_BatchNormOp):
         return [(x - mean) * (scale * inv(sqrt(variance + epsilon))) + bias, mean, variance]
 
     def L_op(self, inputs, outputs, output_gradients):
-        x, scale, bias, epsilon = inputs
+        x, scale, _, epsilon = inputs
         _, mean, variance = outputs
         gy, gmean, gvariance = output_gradients
-        gx, gscale, gbias = x.zeros_like(), scale.zeros_like(), bias.zeros_like()
+        gx, gscale, gbias = x.zeros_like(), DisconnectedType()(), DisconnectedType()()
         if _known(gy):
             gx, gscale, gbias = batch_norm_train_grad(x, gy, scale, mean, inv(sqrt(variance + epsilon)))
         count = cast(prod(x.shape[1:]), "float32")
@@ -142,8 +148,7 @@ class BatchNormTrain(_BatchNormOp):
             gx = gx + gmean / count
         if _known(gvariance):
             gx = gx + gvariance * (np.float32(2) / count) * (x - mean)
-        gradients = [patternbroadcast(g, operand.broadcastable) for g, operand in zip((gx, gscale, gbias), inputs)]
-        return gradients + [DisconnectedType()()]
+        return _as_operands((gx, gscale, gbias), inputs) + [DisconnectedType()()]
 
 
 class BatchNormTrainGrad(_BatchNormOp):
@@ -225,9 +230,13 @@ class BatchNormTrainGrad(_BatchNormOp):
                 dy.sum(axes, keepdims=True)]
 
     def L_op(self, inputs, outputs, output_gradients):
-        pairs = [(x, g) for x, g in zip(self.in_theano(*inputs), output_gradients) if _known(g)]
-        gradients = Lop([x for x, _ in pairs], inputs, [g for _, g in pairs], disconnected_inputs="ignore")
-        return [patternbroadcast(g, x.broadcastable) for g, x in zip(gradients, inputs)]
+        # Of variables of their own: mean and invstd may have been computed from x, which is not this op's business.
+        own = [x.type() for x in inputs]
+        known = [(x, g) for x, g in zip(self.in_theano(*own), output_gradients) if _known(g)]
+        gradients = grad(sum((x * g).sum() for x, g in known), own, consider_constant=[g for _, g in known],
+                         disconnected_inputs="ignore", return_disconnected="Disconnected")
+        gradients = [clone(g, dict(zip(own, inputs))) if _known(g) else g for g in gradients]
+        return _as_operands(gradients, inputs)
 
 
 batch_norm_train, batch_norm_train_grad = BatchNormTrain(), BatchNormTrainGrad()

@@ -6,9 +6,9 @@
 //
 // The formula of several samples and the shift by one of the data are those of Chan, Golub and LeVeque (Algorithms for computing
 // the sample variance: analysis and recommendations, The American Statistician 37(3), 1983). Of n numbers the squares about x[0]
-// are at most n + 1 times those about the mean, however large the mean is, for x[0] is one of them; so with blocks of 4096
-// numbers a variance is off by less than a part in 10^9, which float32 does not see. Bound by memory: 5 vector operations for
-// half a vector of floats, two conversions' time or less.
+// are at most n + 1 times those about the mean, however large the mean is, for x[0] is one of them; so those of a block of 4096
+// numbers are off by less than a part in 10^9, which float32 does not see. Bound by memory: 4 operations for half a vector of
+// floats, of which a core does more than its memory has numbers.
 //
 // Infinities: the mean is that of the numbers, infinite where these add up to infinity, and the squares are NaN.
 #pragma once
