@@ -330,7 +330,8 @@ def test_a_training_step(rng, few_compilations):  # noqa: F811
                 and node.outputs[0].broadcastable == (False,) * 4]
     text = str(layoutopt.explain(step))
     assert text.count("fused with bias and relu") == 2 and text.count("FilterActsBias") >= 2
-    layoutopt.verify(step, images)
+    # No whole numbers, which verify would leave as they are: behind a normalisation their sums are not exact.
+    layoutopt.verify(step, normal(rng, *images.shape))
 
 
 def test_without_the_flag_nothing_changes(rng, few_compilations):  # noqa: F811
