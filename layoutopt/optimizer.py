@@ -5,7 +5,7 @@ import theano
 from theano import gof
 from theano.compile import optdb
 
-from layoutopt.rewrites import inplace, lowered
+from layoutopt.rewrites import batch_norm, inplace, lowered
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
@@ -120,6 +120,7 @@ def carry_layout(fgraph, settings, followed=None):
 
 def register():
     """Put the optimizer into Theano's database under its name and no other tag; a second call does nothing."""
+    batch_norm.register()
     lowered.register()
     inplace.register()
     if "layoutopt" not in optdb.__position__:

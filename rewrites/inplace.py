@@ -4,19 +4,22 @@ from theano.gof import TopoOptimizer, local_optimizer
 from theano.gof.opt import copy_stack_trace
 
 from layoutopt.kernels.activation import Sigmoid, Tanh
+from layoutopt.kernels.batch_norm import BatchNormTrainGrad
 from layoutopt.kernels.pool import MaxPoolGrad
 
 POSITION = 75  # the destroy handler comes at 49.5
 
+OPS = (BatchNormTrainGrad, MaxPoolGrad, Sigmoid, Tanh)
 
-@local_optimizer([MaxPoolGrad, Sigmoid, Tanh], inplace=True)
+
+@local_optimizer(OPS, inplace=True)
 def local_inplace(node):
-    """Overwrite the first operand; the destroy handler takes back what is not safe."""
-    if type(node.op) not in (MaxPoolGrad, Sigmoid, Tanh) or node.op.inplace:
+    """Overwrite the operand that the op may; the destroy handler takes back what is not safe."""
+    if type(node.op) not in OPS or node.op.inplace:
         return False
-    new = node.op.in_place()(*node.inputs)
+    new = node.op.in_place()(*node.inputs, return_list=True)
     copy_stack_trace(node.outputs[0], new)
-    return [new]
+    return new
 
 
 def register():

@@ -1,9 +1,8 @@
 """After Theano has lowered what was abstract: sums over channels by vectors, and squares as squares.
 
-Theano writes batch normalisation as a mean and a variance not before position 48.6, which nothing simplifies any more. Its sums
-over all axes but the first, like the gradients of biases, take the latency of an addition an element, and the squares of its
-variance a call of powf each, since the exponent is a broadcast constant. In c01b both are most of what such a step does besides
-convolutions.
+The batch normalisations that `rewrites.batch_norm` leaves to Theano become a mean and a variance not before position 48.6, which
+nothing simplifies any more. Sums over all axes but the first, like the gradients of biases, take the latency of an addition an
+element, and the squares of a variance a call of powf each, since the exponent is a broadcast constant.
 """
 from theano import gof, scalar
 from theano.compile import optdb
@@ -24,8 +23,7 @@ class VectoriseLowered(gof.Optimizer):
     """Replaces such sums and squares in graphs with c01b ops that layoutopt was asked to rewrite; leaves others alone."""
 
     def apply(self, fgraph):
-        asked = any(isinstance(feature, Recorded) for feature in fgraph._features)
-        if not asked or not any(type(node.op) in C01B_OPS for node in fgraph.apply_nodes):
+        if not was_rewritten(fgraph):
             return
         for node in fgraph.toposort():
             new = _square(node) or _channel_sum(node)  # of its operands as they are by now
@@ -33,6 +31,12 @@ class VectoriseLowered(gof.Optimizer):
                 copy_stack_trace(node.outputs[0], new)
                 new.name = node.outputs[0].name
                 fgraph.replace_validate(node.outputs[0], new, reason="layoutopt: sums and squares by vectors")
+
+
+def was_rewritten(fgraph):
+    """Whether layoutopt was asked to rewrite a graph and there are c01b ops in it, on the host."""
+    asked = any(isinstance(feature, Recorded) for feature in fgraph._features)
+    return asked and any(type(node.op) in C01B_OPS for node in fgraph.apply_nodes)
 
 
 def _channel_sum(node):

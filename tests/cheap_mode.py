@@ -9,11 +9,13 @@ from theano.tensor.signal.pool import DownsampleFactorMaxGradGrad, Pool
 
 from plain_theano import compile_little, find_scipys_functions
 from layoutopt.kernels.activation import Sigmoid, Tanh
+from layoutopt.kernels.batch_norm import BatchNormTrain, BatchNormTrainGrad
 from layoutopt.kernels.base import C01bOp
 from layoutopt.kernels.relayout import StoredToC01B, ToBC01, ToC01B
 from layoutopt.kernels.take import TakeToC01B
 
-PER_TYPE = (Sigmoid, StoredToC01B, TakeToC01B, Tanh, ToBC01, ToC01B)  # layoutopt's ops that take values of any rank
+# layoutopt's ops that take values of any rank
+PER_TYPE = (BatchNormTrain, BatchNormTrainGrad, Sigmoid, StoredToC01B, TakeToC01B, Tanh, ToBC01, ToC01B)
 
 
 @pytest.fixture(autouse=True)

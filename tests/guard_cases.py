@@ -11,6 +11,7 @@ import guarded
 from layoutopt.kernels import base
 from layoutopt.kernels.activation import Sigmoid, Tanh, sigmoid, tanh
 from layoutopt.kernels.avg_pool import AvgPool, AvgPoolGrad
+from layoutopt.kernels.batch_norm import BatchNormTrain, BatchNormTrainGrad
 from layoutopt.kernels.channel_sum import ChannelSum
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.cross_map_norm import CrossMapNorm, CrossMapNormUndo, CrossMapSum
@@ -26,7 +27,7 @@ from tolerance import whole_numbers
 
 # Ops that round where their definition may round otherwise, with whole numbers, too.
 ROUNDING = (Tanh, Sigmoid, WeightedMaxPool, WeightedMaxPoolGrad, ProbMaxPool, ProbMaxPoolGrad, CrossMapNorm, CrossMapNormUndo,
-            CrossMapSum)
+            CrossMapSum, BatchNormTrain, BatchNormTrainGrad)
 
 AROUND_VECTORS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 127, 130)
 
@@ -184,6 +185,18 @@ def normalisations(random):
         yield "%s" % shape, CrossMapSum(3, transposed=batch % 5 == 0, **windows), (x,)
 
 
+def channel_normalisations(random):
+    """Of each channel over all its pixels and images: whole channels, parts of one, results that are written around the caches."""
+    shapes = [(random.randint(1, 5), random.randint(1, 5), random.randint(1, 5), batch) for batch in AROUND_VECTORS]
+    shapes += [(1, 41, 40, batch) for batch in AROUND_VECTORS[-5:]] + [(3, 5), (2, 4097), (8, 64, 65, 128)]
+    for shape in shapes:
+        x, dy = (random.standard_normal(shape).astype("float32") for _ in range(2))
+        scale, bias, mean, invstd = (random.standard_normal(shape[:1] + (1,) * (len(shape) - 1)).astype("float32")
+                                     for _ in range(4))
+        yield "%s" % (shape,), BatchNormTrain(), (x, scale, bias, np.array(1e-2, "float32"))
+        yield "%s" % (shape,), BatchNormTrainGrad(), (x, dy, scale, mean, abs(invstd))
+
+
 def check(op, operands):
     expected, *results = guarded.run(op, *operands)
     exact = not isinstance(op, ROUNDING) and base.WINOGRAD_TILES["f2"] != -4
@@ -209,7 +222,8 @@ def run(kind):
         base.WINOGRAD_TILES["f2"] = 2
 
 
-KINDS = (convolutions, partial_sums, epilogues, poolings, drawn_and_weighted, normalisations, conversions, activations)
+KINDS = (convolutions, partial_sums, epilogues, poolings, drawn_and_weighted, normalisations, channel_normalisations, conversions,
+         activations)
 
 
 def main(builds):

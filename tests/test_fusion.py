@@ -324,13 +324,14 @@ def test_a_training_step(rng, few_compilations):  # noqa: F811
     step = theano.function(inputs, loss, updates=updates, mode=mode(True))
     nodes = step.maker.fgraph.toposort()
     assert [(node.op.activation, node.op.keep) for node in nodes if isinstance(node.op, FilterActsBias)] == [("half_sum", True)] * 2
-    assert sum(isinstance(node.op, ChannelSum) for node in nodes) >= 4  # two biases, a mean, a variance
+    assert sum(isinstance(node.op, ChannelSum) for node in nodes) == 2  # two biases
     assert not [node for node in nodes if type(node.op) is Sum and node.inputs[0].ndim == 4 and node.op.axis == (1, 2, 3)]
     assert not [node for node in nodes if isinstance(node.op, Elemwise) and type(node.op.scalar_op) is theano.scalar.Pow
                 and node.outputs[0].broadcastable == (False,) * 4]
     text = str(layoutopt.explain(step))
     assert text.count("fused with bias and relu") == 2 and text.count("FilterActsBias") >= 2
-    layoutopt.verify(step, images)
+    # No whole numbers, which verify would leave as they are: behind a normalisation their sums are not exact.
+    layoutopt.verify(step, normal(rng, *images.shape))
 
 
 def test_without_the_flag_nothing_changes(rng, few_compilations):  # noqa: F811

@@ -18,6 +18,7 @@ import layoutopt
 from layoutopt.kernels import FilterActs, ImageActs, MaxPool, ToC01B, WeightActs, gpu_contiguous
 from layoutopt.kernels.activation import _Activation
 from layoutopt.kernels.base import C01bOp
+from layoutopt.kernels.batch_norm import BatchNormTrain, BatchNormTrainGrad
 from layoutopt.kernels.channel_sum import ChannelSum
 from layoutopt.kernels.epilogue import FilterActsBias, MaxPoolBias
 from layoutopt.kernels.gpu import (GpuAvgPool, GpuAvgPoolGrad, GpuFilterActs, GpuImageActs, GpuMaxPool, GpuMaxPoolGrad,
@@ -212,7 +213,7 @@ def test_every_op_of_a_plan_has_a_rule():
             yield from concrete(sub)
 
     ops = set(concrete(C01bOp)) - set(concrete(_Activation))
-    ops -= {ChannelSum, FilterActsBias, MaxPoolBias}  # not for graphs that move to a GPU
+    ops -= {BatchNormTrain, BatchNormTrainGrad, ChannelSum, FilterActsBias, MaxPoolBias}  # not for graphs that move to a GPU
     assert {FilterActs, TakeToC01B} < ops <= set(LIFTED)
 
 
