@@ -54,8 +54,8 @@ theano-tests: $(READY)
 # In C++ of our own alone (tests/sanitized.py), and in its full length: what the kernels are compared with by their own tests,
 # and every op at many sizes and for every vector. Stock Theano's ops are left out: another -k takes them in.
 SANITIZED := $(addprefix tests/,sanitized_cases.py test_conv_ops.py test_winograd.py test_groups.py test_pool.py test_avg_pool.py \
-  test_prob_pool.py test_stochastic_pool.py test_weighted_pool.py test_cross_map_norm.py test_relayout.py test_reshape.py \
-  test_activation.py test_limits.py test_nests.py)
+  test_prob_pool.py test_stochastic_pool.py test_weighted_pool.py test_cross_map_norm.py test_batch_norm.py test_relayout.py \
+  test_reshape.py test_activation.py test_limits.py test_nests.py)
 sanitize: $(READY)
 	@THEANORC=/dev/null PYTHONPATH=tests PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  NESTS_SIMD="auto avx2 plain" LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" $(PY) -m pytest -p sanitized -k 'not theano' $(or $(TESTS),$(SANITIZED)) $(ARGS)
