@@ -5,7 +5,7 @@ its ops are asked for them, by numbers.
 """
 import numpy as np
 from theano.compile import SharedVariable
-from theano.compile.ops import Shape
+from theano.compile.ops import Shape, Shape_i
 from theano.gof import Constant
 from theano.gof.toolbox import Feature
 from theano.tensor.elemwise import DimShuffle, Elemwise
@@ -47,7 +47,7 @@ def note_sizes(fgraph, shapes):
     counted = [shapes]
     if any(None in shapes.present(x) for x in fgraph.inputs if getattr(x, "ndim", 0) > 1):
         counted.append(Shapes(fgraph, assumed=Assumed(batch=1)))
-    values = [x for x in fgraph.variables if getattr(x, "ndim", 0)]
+    values = [x for x in fgraph.variables if _sought(x) and not _of_unknown_size(x, shapes)]
     fgraph.attach_feature(KnownSizes([{x: each.estimate(x) for x in values} for each in counted]))
 
 
@@ -93,6 +93,15 @@ def bytes_of(variable, sizes):
 
 def _sought(x):
     return getattr(x, "ndim", 0) > 0
+
+
+def _of_unknown_size(x, shapes):
+    """Whether a size of a value is only read off a computed value: an op has no shape inference."""
+    for axis in range(x.ndim):
+        size = shapes.symbolic(x, axis)
+        if size is not None and size.owner is not None and isinstance(size.owner.op, Shape_i) and size.owner.inputs[0].owner is not None:
+            return not x.broadcastable[axis]
+    return False
 
 
 def _small(x):
