@@ -5,12 +5,13 @@ import theano
 from theano import gof
 from theano.compile import optdb
 
-from layoutopt.rewrites import batch_norm, inplace, lowered
+from layoutopt.rewrites import batch_norm, inplace, lowered, order
 from layoutopt.rewrites.activations import vectorise
 from layoutopt.rewrites.apply import apply_plan
 from layoutopt.rewrites.edits import Edits
 from layoutopt.rewrites.follow import Followed
 from layoutopt.rewrites.fusion import fuse, nothing_fused
+from layoutopt.rewrites.known_sizes import note_sizes
 from layoutopt.rewrites.legacy import name_gradients
 from layoutopt.rewrites.loops import convert_before, loops
 from layoutopt.rewrites.normalisation import name_normalisations
@@ -109,6 +110,8 @@ def carry_layout(fgraph, settings, followed=None):
         followed += [(node, outputs, region.choices[node].c01b.gives, places.get(node) or place_of(node.outputs[0]))
                      for node, outputs in values]
     drop_copies(fgraph)
+    if plan.pays:
+        note_sizes(fgraph, shapes)
     if replaced:
         replaced = values + fused.sites_now(replaced, edits.notes)
     now = dict(replaced or ())
@@ -123,5 +126,6 @@ def register():
     batch_norm.register()
     lowered.register()
     inplace.register()
+    order.register()
     if "layoutopt" not in optdb.__position__:
         optdb.register("layoutopt", LayoutOptimizer(), POSITION)
