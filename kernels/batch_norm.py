@@ -9,13 +9,13 @@ Theano's elementwise ops. `rewrites.batch_norm` puts the ops in. Meaning: `kerne
 ``cpu/batch_norm.h`` and ``cpu/batch_norm_grad.h``.
 """
 import numpy as np
-from theano import clone
 from theano.gof import Apply, ParamsType
-from theano.gradient import DisconnectedType, Rop, grad
+from theano.gradient import DisconnectedType, Rop
 from theano.scalar import bool as scalar_bool
 from theano.tensor import TensorType, as_tensor_variable, cast, inv, mean as average, patternbroadcast, prod, sqr, sqrt
 
 from .base import C01bOp
+from .derivatives import gradients_by, is_known
 from .reference import batch_norm as reference
 
 
@@ -64,13 +64,9 @@ def _each_shape(shape):
     return (shape[0],) + (1,) * (len(shape) - 1)
 
 
-def _known(gradient):
-    return not isinstance(gradient.type, DisconnectedType)
-
-
 def _as_operands(gradients, operands):
     """The gradients with their operands' patterns."""
-    return [patternbroadcast(g, x.broadcastable) if _known(g) else g for g, x in zip(gradients, operands)]
+    return [patternbroadcast(g, x.broadcastable) if is_known(g) else g for g, x in zip(gradients, operands)]
 
 
 class BatchNormTrain(_BatchNormOp):
@@ -141,12 +137,12 @@ class BatchNormTrain(_BatchNormOp):
         _, mean, variance = outputs
         gy, gmean, gvariance = output_gradients
         gx, gscale, gbias = x.zeros_like(), DisconnectedType()(), DisconnectedType()()
-        if _known(gy):
+        if is_known(gy):
             gx, gscale, gbias = batch_norm_train_grad(x, gy, scale, mean, inv(sqrt(variance + epsilon)))
         count = cast(prod(x.shape[1:]), "float32")
-        if _known(gmean):
+        if is_known(gmean):
             gx = gx + gmean / count
-        if _known(gvariance):
+        if is_known(gvariance):
             gx = gx + gvariance * (np.float32(2) / count) * (x - mean)
         return _as_operands((gx, gscale, gbias), inputs) + [DisconnectedType()()]
 
@@ -230,13 +226,7 @@ class BatchNormTrainGrad(_BatchNormOp):
                 dy.sum(axes, keepdims=True)]
 
     def L_op(self, inputs, outputs, output_gradients):
-        # Of variables of their own: mean and invstd may have been computed from x, which is not this op's business.
-        own = [x.type() for x in inputs]
-        known = [(x, g) for x, g in zip(self.in_theano(*own), output_gradients) if _known(g)]
-        gradients = grad(sum((x * g).sum() for x, g in known), own, consider_constant=[g for _, g in known],
-                         disconnected_inputs="ignore", return_disconnected="Disconnected")
-        gradients = [clone(g, dict(zip(own, inputs))) if _known(g) else g for g in gradients]
-        return _as_operands(gradients, inputs)
+        return _as_operands(gradients_by(self.in_theano, inputs, output_gradients), inputs)
 
 
 batch_norm_train, batch_norm_train_grad = BatchNormTrain(), BatchNormTrainGrad()

@@ -18,9 +18,10 @@ import copy
 import numpy as np
 from theano.gof import Apply, ParamsType
 from theano.scalar import float64, int64
-from theano.tensor import Lop, Rop, patternbroadcast, sqr
+from theano.tensor import Rop, patternbroadcast, sqr
 
 from .base import C01bOp, as_c01b
+from .derivatives import gradients_by
 from .reference import cross_map_norm as reference
 
 _LARGEST = 2 ** 31 - 1  # larger windows could overflow an index
@@ -261,5 +262,5 @@ class CrossMapNormUndo(_CrossMapNormOp):
         output_storage[0][0] = reference.cross_map_norm_undo(images, gy, **self._parameters())
 
     def L_op(self, inputs, outputs, output_gradients):
-        gradients = Lop(self.in_theano(*inputs), inputs, output_gradients[0])
+        gradients = gradients_by(lambda *operands: [self.in_theano(*operands)], inputs, output_gradients)
         return [patternbroadcast(g, x.broadcastable) for g, x in zip(gradients, inputs)]

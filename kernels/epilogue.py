@@ -5,12 +5,13 @@ results equal those to the last bit: the bias is added after the whole sum, and 
 C++ is ``cpu/epilogue.h``, which each kernel's last loop calls.
 """
 from theano.gof import Apply, ParamsType
-from theano.gradient import DisconnectedType, Rop, grad
+from theano.gradient import Rop
 from theano.scalar import int64
 from theano.tensor import TensorType, as_tensor_variable, gt, lt, switch
 
 from .activation import sigmoid, tanh
 from .base import as_c01b
+from .derivatives import gradients_by
 from .conv import _PARAMS as CONV_PARAMS, FilterActs
 from .pool import _PARAMS as POOL_PARAMS, MaxPool
 from .reference import epilogue as reference
@@ -75,10 +76,7 @@ class _WithEpilogue:
         return [[True] * len(node.outputs)] * (len(node.inputs) - 1) + [self._bias_reaches()[:len(node.outputs)]]
 
     def L_op(self, inputs, outputs, output_gradients):
-        # As of a product: gradients that Theano is told for two values, one of which is computed from the other, do not add up.
-        known = [(x, g) for x, g in zip(self.unfused(*inputs), output_gradients) if not isinstance(g.type, DisconnectedType)]
-        return grad(sum((x * g).sum() for x, g in known), inputs, consider_constant=[g for _, g in known],
-                    disconnected_inputs="ignore")
+        return gradients_by(self.unfused, inputs, output_gradients)
 
     def R_op(self, inputs, eval_points):
         known = [(x, point) for x, point in zip(inputs, eval_points) if point is not None]
