@@ -1,13 +1,14 @@
 """Sizes of the values of a graph after Theano has taken shape inference away: noted while it is there, followed from then on.
 
-Theano replaces a variable by one of the same value, which has the same sizes. What a replacement computes on its way has none noted;
-its ops are asked for them, by numbers.
+Theano replaces a variable by one of the same value, which has the same sizes. What a replacement computes on its way has none
+noted; its ops are asked for them, in numbers.
 """
 import numpy as np
 from theano.compile import SharedVariable
 from theano.compile.ops import Shape, Shape_i
 from theano.gof import Constant
 from theano.gof.toolbox import Feature
+from theano.sandbox.rng_mrg import mrg_uniform_base
 from theano.tensor.elemwise import DimShuffle, Elemwise
 from theano.tensor.subtensor import Subtensor
 
@@ -60,7 +61,7 @@ def take_sizes(fgraph):
 
 
 def complete(sizes, nodes):
-    """Find the sizes of what is new in a graph.
+    """Find the sizes of what is new in a graph, where that can be done.
 
     Parameters
     ----------
@@ -68,16 +69,15 @@ def complete(sizes, nodes):
         Gets the new ones.
     nodes : list of theano.Apply
         In topological order.
-
-    Returns
-    -------
-    bool
-        Whether all are known now, but for integers without images' axes, which are sizes themselves, and small.
     """
     for node in nodes:
         if any(_sought(x) and x not in sizes for x in node.outputs):
             _infer(node, sizes)
-    return all(x in sizes or not _sought(x) or _small(x) for node in nodes for x in node.outputs)
+
+
+def is_known(x, sizes):
+    """Whether it is known how large a value is, or it is small: a scalar, or integers in a row, which are sizes themselves."""
+    return x in sizes or not _sought(x) or (x.ndim == 1 and x.dtype.startswith(("int", "uint")))
 
 
 def bytes_of(variable, sizes):
@@ -96,16 +96,19 @@ def _sought(x):
 
 
 def _of_unknown_size(x, shapes):
-    """Whether a size of a value is only read off a computed value: an op has no shape inference."""
-    for axis in range(x.ndim):
-        size = shapes.symbolic(x, axis)
-        if size is not None and size.owner is not None and isinstance(size.owner.op, Shape_i) and size.owner.inputs[0].owner is not None:
-            return not x.broadcastable[axis]
-    return False
+    """Whether a size of a value can only be read off a computed value, the op of which has no shape inference."""
+    return any(_only_read(x, axis, shapes) for axis in range(x.ndim) if not x.broadcastable[axis])
 
 
-def _small(x):
-    return x.ndim == 1 and x.dtype.startswith(("int", "uint"))
+def _only_read(x, axis, shapes):
+    seen = set()
+    while x.owner is not None and (x, axis) not in seen:
+        seen.add((x, axis))
+        node = getattr(shapes.symbolic(x, axis), "owner", None)
+        if node is None or not isinstance(node.op, Shape_i):
+            return False
+        x, axis = node.inputs[0], node.op.i
+    return x.owner is not None
 
 
 def _infer(node, sizes):
@@ -134,6 +137,8 @@ def _from_op(node, given):
         return [[1 if axis == "x" else given[0][axis] for axis in op.new_order]]
     if isinstance(op, Elemwise) and None not in given:
         return [[max(axis) for axis in zip(*given)]] * len(node.outputs)
+    if isinstance(op, mrg_uniform_base) and isinstance(node.inputs[1], Constant):
+        return [given[0], node.inputs[1].data]
     if isinstance(op, Shape):
         return [(node.inputs[0].ndim,)]
     if None in given or not hasattr(op, "infer_shape"):

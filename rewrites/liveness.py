@@ -1,8 +1,8 @@
 """Which arrays are alive while a graph is computed, in bytes: counted, for any order of its nodes, as Theano's VMs free them.
 
 A VM drops a value when the last node that reads it has run; views and what is computed in a value's place keep its storage.
-Inputs, shared variables and constants are not counted, as they are there in any order. Outputs and updates stay to the end, and so
-does what nobody reads: VMs look only at the operands of the node that has run. Memory that an op needs while it runs is not counted.
+Inputs, shared variables and constants are not counted, as they are there in any order. Outputs and updates stay to the end, and
+so does what nobody reads: VMs look only at the operands of the node that has run. What an op needs while it runs is not counted.
 """
 from heapq import heappop, heappush
 
@@ -48,7 +48,7 @@ class Program:
         self._find_storages()
 
     def before_by(self, orderings, place):
-        """`before`, with these orderings. The C VM asks for those nodes first, as they stand in its own topological order: `place`."""
+        """`before`, with these orderings. The C VM asks for those nodes first, as they stand in its topological order: `place`."""
         result = list(self._needs)
         for node, others in orderings.items():
             i = self.number[node]

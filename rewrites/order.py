@@ -1,7 +1,7 @@
 """When each node runs: in an order in which fewer bytes are alive at the worst moment, where counting proves that there is one.
 
-Theano computes outputs one after the other, each after what it needs. Updates of the first layer's weights need the gradients of all
-layers, so these are all computed before most gradients of weights are, and pile up. Here a node that gives back as much as it
+Theano computes outputs one after the other, each after what it needs. Updates of the first layer's weights need the gradients of
+all layers, so these are all computed before most gradients of weights are, and pile up. Here a node that frees as much as it
 allocates runs as soon as it can: gradients of weights before those of images, mostly, and updates in place at once.
 """
 from collections import OrderedDict
@@ -11,21 +11,20 @@ from theano import gof
 from theano.compile import optdb
 from theano.gof.graph import io_toposort
 from theano.gof.toolbox import Feature
-from theano.ifelse import IfElse
 
-from .known_sizes import bytes_of, complete, take_sizes
+from .known_sizes import bytes_of, complete, is_known, take_sizes
 from .liveness import Program
 
 POSITION = 101.0  # behind whatever changes the graph: ops in place (75 to 99) and the last merge (100)
-_WORTH = 0.99  # of the peak: for less it stays as it is, for the order of the nodes is one of the things that people look at
+_WORTH = 0.99  # of the peak: for less the order stays Theano's, which people know from profiles and prints
 _SPAN = 64
 
 
 class Ordered(Feature):
     """Makes the nodes of a graph run in a given order.
 
-    Each must follow the one before. That alone would have Theano's C VM, which asks for what a node needs by recursion, go as deep as
-    the list is long; so every 64th node (of more than 4,096, fewer) needs all others of these first, each of which has little left to ask for.
+    Each must follow the one before. That alone would have Theano's C VM, which computes what a node needs by recursion, go as deep
+    as the list is long; so every 64th node (of more than 4,096, fewer) needs the earlier ones of these first, one after the other.
 
     Parameters
     ----------
@@ -52,19 +51,21 @@ class OrderNodes(gof.Optimizer):
 
     def apply(self, fgraph):
         estimates = take_sizes(fgraph)
-        free = _in_every_call(fgraph) if estimates else set()
-        if not free or any(isinstance(node.op, IfElse) for node in fgraph.apply_nodes):
+        ours = _in_every_call(fgraph) if estimates else set()
+        if not ours or any(type(node.op).__name__ == "IfElse" for node in fgraph.apply_nodes):
             return  # an order would have both branches computed
         orderings = fgraph.orderings()
         nodes = io_toposort(fgraph.inputs, fgraph.outputs, orderings)
-        if not all([complete(sizes, nodes) for sizes in estimates]):
-            return
         program = Program(fgraph, nodes, orderings)
+        for sizes in estimates:
+            complete(sizes, nodes)
+            if not all(is_known(x, sizes) for x in program.storages):
+                return
         counted = [[bytes_of(x, sizes) for x in program.storages] for sizes in estimates]
         order = _best(program, counted[0])
         if order is None:
             return
-        ordered = Ordered([nodes[i] for i in order if nodes[i] in free])
+        ordered = Ordered([nodes[i] for i in order if nodes[i] in ours])
         if _lower(program, counted, fgraph, _both(orderings, ordered.orderings(fgraph))):
             fgraph.attach_feature(ordered)
 
