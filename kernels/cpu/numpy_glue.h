@@ -40,7 +40,7 @@ inline int refuse_size(int ndim, npy_intp* shape) {
     return -1;
 }
 
-// A new C-contiguous array. Large ones begin where a cache line does, which numpy's own, 16 bytes behind a page's beginning, never
+// A new C-contiguous array. Large ones begin where a cache line does, which numpy's own, often 16 bytes behind a page's beginning, seldom
 // do: a vector's load or store then meets one line instead of two, and may go around the caches. Such an array is a view of one
 // that is a line longer.
 inline PyArrayObject* new_array(int ndim, npy_intp* dims, int typenum, int64_t bytes) {
