@@ -32,19 +32,21 @@ def train(flags, arguments, folder, name):
         return json.load(source)
 
 
-def largest_difference(stock, flagged, longest_sum):
+def largest_difference(stock, flagged, longest_sum, windows=np.inf):
     """How far two series of losses lie apart, and how far rounding may take them: (difference, allowed, within).
 
     Both programs add the same numbers in another order. The longest sums, of the first layer's weight gradient, have
     `longest_sum` terms; their relative error is about the square root of that many roundings of u = 2^-24 (errors of random
     sign: Higham, Accuracy and Stability of Numerical Algorithms, section 2.8). Gradients move the loss by what it falls and
-    rises along the way, so a loss may be off by that relative error of the first loss plus the way since. (Not counted: two
-    pixels of one pooling window that are equal but for rounding; which of them gets the gradient is then a coin's toss in
-    either program, and small minibatches show it.)
+    rises along the way, so a loss may be off by that relative error of the first loss plus the way since.
+
+    Two pixels of one pooling window may be equal but for rounding; which of them gets the gradient is then a coin's toss in
+    either program. A gradient adds up the shares of `windows` windows, which are of random sign, so that one that tips
+    moves it by up to a part in the square root of their number, and the loss by that of its way from the second step on.
     """
     stock, flagged = np.array(stock), np.array(flagged)
-    way = stock[0] + np.concatenate([[0], np.cumsum(np.abs(np.diff(stock)))])
-    allowed = 2.0 ** -24 * np.sqrt(longest_sum) * way
+    since = np.concatenate([[0], np.cumsum(np.abs(np.diff(stock)))])
+    allowed = 2.0 ** -24 * np.sqrt(longest_sum) * (stock[0] + since) + windows ** -0.5 * since
     difference = np.abs(stock - flagged)
     worst = np.argmax(difference / allowed)
     return float(difference.max()), float(allowed[worst]), bool((difference <= allowed).all())
@@ -69,7 +71,8 @@ def main():
             print("\n" + source.read())
 
     ours, theirs = np.median(flagged["seconds"]), np.median(stock["seconds"])
-    difference, allowed, within = largest_difference(stock["losses"], flagged["losses"], args.batch * 24 * 24)
+    difference, allowed, within = largest_difference(stock["losses"], flagged["losses"], args.batch * 24 * 24,
+                                                     args.batch * args.nkerns[1] * 4 * 4)
     print("without: test error %.2f%%, %.1f ms a step" % (100 * stock["error"], 1e3 * theirs))
     print("with:    test error %.2f%%, %.1f ms a step" % (100 * flagged["error"], 1e3 * ours))
     if not within:
