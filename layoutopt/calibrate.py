@@ -23,6 +23,7 @@ from layoutopt.rewrites.constraints import FORWARD, IMAGE_GRADIENT, MAX_POOL, MA
 from layoutopt.rewrites.cost import SPEED_OF, ConvWork, Machine, PoolWork, Speeds, cpu
 
 from . import kept
+from .blas import choose_kernels
 from .runtime import keep_memory
 
 # (channels, rows and columns, filters, filter size, stride, pad): shallow, deep, 1 x 1; and the last, which is bound by
@@ -217,6 +218,7 @@ def measure(machine, batch, budget, layers=LAYERS, pools=POOLS, progress=iter):
     Machine
     """
     keep_memory()
+    choose_kernels()
     with configured(winograd="off"):  # a layer without it shows the peak, and its gain is known from the direct kernels' times
         return _measure(machine, batch, budget, layers, pools, progress)
 

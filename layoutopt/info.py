@@ -13,13 +13,24 @@ import layoutopt
 from layoutopt.kernels import base
 from layoutopt.rewrites.cost import Machine, cores, cpu
 
-from . import calibrate, device, kept
+from . import blas, calibrate, device, kept
 
 
 def _compiler():
     if not theano.config.cxx:
         return "none: Theano runs without C code, layoutopt stands aside"
     return subprocess.check_output([theano.config.cxx, "--version"], universal_newlines=True).splitlines()[0]
+
+
+def _blas():
+    ldflags = theano.config.blas.ldflags
+    library = blas.openblas(ldflags)
+    if not library:
+        return ldflags or "numpy's own (blas.ldflags is empty)"
+    own = blas.kernels_of(library) or "what it does not tell"
+    blas.choose_kernels()
+    told = os.environ.get("OPENBLAS_CORETYPE")
+    return "%s, with kernels for %s%s" % (ldflags, own, "; OPENBLAS_CORETYPE=%s" % told if told else "")
 
 
 def _simd():
@@ -55,7 +66,7 @@ LINES = {
     "Theano": lambda: theano.__version__,
     "numpy, scipy, networkx": lambda: ", ".join(module.__version__ for module in (numpy, scipy, networkx)),
     "compiler": _compiler,
-    "BLAS": lambda: theano.config.blas.ldflags or "numpy's own (blas.ldflags is empty)",
+    "BLAS": _blas,
     "SIMD": _simd,
     "OpenMP": _openmp,
     "GPU": _gpu,

@@ -28,6 +28,7 @@ from layoutopt.rewrites.told import insist
 from layoutopt.rewrites.windows import name_windows
 
 from . import first_call, written
+from .blas import choose_kernels
 from .device import find_target, on_gpu, why_not_gpu
 from .explain import Report
 from .runtime import prepare
@@ -84,6 +85,8 @@ def carry_layout(fgraph, settings, followed=None):
     -------
     rewrites.record.Record
     """
+    if not on_gpu():
+        choose_kernels()  # before anything multiplies, be it to take its time
     target = find_target(settings)
     clock = None if on_gpu() else clock_for(settings, target)  # it times ops of the host
     shapes = Shapes(fgraph, target, Assumed(batch=settings.batch), clock)
