@@ -12,9 +12,15 @@ import pytest
 import theano
 from hypothesis import settings
 
+from compiled_once import share_libraries
+
 # Plans are those of the machine as assumed, whatever its owner has measured.
 os.environ["LAYOUTOPT_CACHE"] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "no-calibrations")
 theano.config.floatX = "float32"  # as the examples are run; graphs of other dtypes name theirs
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    worker = "-" + os.environ["PYTEST_XDIST_WORKER"]
+    share_libraries(theano.config.base_compiledir.replace(worker, "-libraries"), worker)
 
 # The same examples in every run, and no deadline: the first example of an op may compile it.
 settings.register_profile("layoutopt", derandomize=True, deadline=None, max_examples=100)

@@ -1,6 +1,6 @@
 """Random programs with and without layoutopt: those that have failed before, and new ones.
 
-A few hundred run in ``make test``, the same in each run, and the first that fails is printed as it is. ``make fuzz`` runs as
+Some hundred run in ``make test``, the same in each run, and the first that fails is printed as it is. ``make fuzz`` runs as
 many as it is told (`FUZZ`, its Makefile variable NUMBER), from another seed each time (`FUZZ_SEED`, SEED), and keeps what fails,
 made as short as hypothesis can, in tests/regressions, where it is a test from then on: a program fails there until it is repaired.
 """
@@ -19,7 +19,7 @@ from program_steps import programs
 from programs import Program
 
 KEPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "regressions")
-NUMBER = int(os.environ.get("FUZZ", 0)) or 200
+NUMBER = int(os.environ.get("FUZZ", 0)) or 120
 SEED = os.environ.get("FUZZ_SEED")
 COMPILED = os.environ.get("FUZZ_COMPILED") or "cheap"  # see program_check.check
 # Each example is compiled twice; a fixture that all examples share does no harm.
