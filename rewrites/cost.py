@@ -35,7 +35,7 @@ ROW_LANES_SHARE, ROW_LANES_SUMS, ROW_LANES_PRODUCTS = 0.82, 8.0, 500
 POINTWISE_SHARE, POINTWISE_SUMS = 0.85, 6.0
 # kernels/cpu/conv_scatter.h, for a gradient: what adding a sum takes, in products, and the floats of a channel beyond which it is
 # not used.
-SCATTER_SHARE, SCATTER_SUMS, SCATTER_TARGETS = 0.88, 12.0, 128 * 1024
+SCATTER_SHARE, SCATTER_SUMS, SCATTER_TARGETS = 0.95, 8.0, 128 * 1024
 # kernels/cpu/conv_winograd.h: what the transforms of images, of outputs and of filters take, in multiply-adds of a vector, and
 # the least flag, by the sizes of tile and filter, as told there; and the products of a tile.
 WINOGRAD_PRICES = {(2, 3): (450.0, 330.0, 40.0, 2), (4, 3): (1500.0, 1400.0, 85.0, 4), (2, 5): (1200.0, 450.0, 200.0, 2),
@@ -267,11 +267,13 @@ class Machine(NamedTuple):
         images, outputs, taps, allowed = WINOGRAD_PRICES[algorithm]
         if allowed > self.winograd:
             return float("inf")
-        channels, filters = work.channels / work.groups, work.filters / work.groups
+        channels, filters = work.channels / work.groups * work.strides, work.filters / work.groups
         if work.kind == IMAGE_GRADIENT:
             channels, filters = filters, channels
         vectors = -(-work.batch * tiles // self.lanes)
-        products = WINOGRAD_PRODUCTS[algorithm] / WINOGRAD_SHARE
+        # The taps that a phase of a stride lacks, in the mean; a product less for each (kernels/cpu/winograd_phases.h).
+        lacking = algorithm[1] - (work.taps * work.groups / max(1, work.channels) / work.strides) ** 0.5
+        products = (WINOGRAD_PRODUCTS[algorithm] ** 0.5 - lacking) ** 2 / WINOGRAD_SHARE
         of_group = vectors * (products * channels * filters + images * channels + outputs * filters)
         return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
 
@@ -283,7 +285,7 @@ class Machine(NamedTuple):
         vectors = -(-work.batch * tiles // self.lanes)
 
         def busiest(channel_parts, filter_parts):
-            channels = work.channels / work.groups / channel_parts
+            channels = work.channels / work.groups * work.strides / channel_parts
             filters = -(-work.filters // (work.groups * self.lanes)) * self.lanes / filter_parts
             misses = max(1.0, 4.0 * products * (channels * filters + width * (channels + filters)) / WINOGRAD_CACHE)
             line = WINOGRAD_LINE * products
@@ -293,7 +295,7 @@ class Machine(NamedTuple):
 
         cuts = [1, 2, 4, 8, 16]
         return 2.0 * self.lanes * self.threads * min(busiest(i, j) for i in cuts for j in cuts
-                                                     if 6 * i <= work.channels and 4 * self.lanes * j <= work.filters or i == j == 1)
+                                                     if 6 * i <= work.channels * work.strides and 4 * self.lanes * j <= work.filters or i == j == 1)
 
     def padding(self, count):
         """Lanes computed for each lane wanted."""
@@ -426,11 +428,12 @@ def winograd_tiles(kind, taps, stride, image, output):
     taps, stride, image, output : (rows, columns)
         Of the filters, of the convolution, of its images and of its outputs.
     """
-    if taps[0] != taps[1] or tuple(stride) != (1, 1):
+    longest = [-(-t // s) for t, s in zip(taps, stride)]  # of the phases that a stride cuts filters to
+    if longest[0] != longest[1] or (kind == IMAGE_GRADIENT and tuple(stride) != (1, 1)):
         return ()
     rows, columns = image if kind == IMAGE_GRADIENT else output
     algorithms = WINOGRAD_WEIGHTS if kind == WEIGHT_GRADIENT else WINOGRAD_PRICES
-    return tuple(((tile, size), -(-rows // tile) * -(-columns // tile)) for tile, size in algorithms if size == taps[0])
+    return tuple(((tile, size), -(-rows // tile) * -(-columns // tile)) for tile, size in algorithms if size == longest[0])
 
 
 class PoolWork(NamedTuple):

@@ -29,16 +29,16 @@ ALWAYS = {2: -2, 4: -4}
 # ---------------------------------------------------------------------------------------------------------------------
 # One convolution and its data gradient, by the kernels.
 
-_Case = collections.namedtuple("Case", "channels image batch filters pad flip groups size tile")
+_Case = collections.namedtuple("Case", "channels image batch filters pad flip groups size tile stride")
 
 
-def case(channels=3, image=(7, 9), batch=17, filters=8, pad=1, flip=False, groups=1, size=3, tile=2):
+def case(channels=3, image=(7, 9), batch=17, filters=8, pad=1, flip=False, groups=1, size=3, tile=2, stride=(1, 1)):
     """Channels and filters are those of a group; size x size taps and tiles of tile x tile results."""
-    return _Case(channels, image, batch, filters, pad, flip, groups, size, tile)
+    return _Case(channels, image, batch, filters, pad, flip, groups, size, tile, stride)
 
 
 def forward(c):
-    return FilterActs(c.pad, flip=c.flip, groups=c.groups)
+    return FilterActs(c.pad, stride=c.stride, flip=c.flip, groups=c.groups)
 
 
 def gradient(c):
@@ -67,18 +67,18 @@ def both(c, winograd, images, filters, hid):
 
 def weights(c, winograd, images, hid):
     """The weight gradient by the kernel."""
-    op = WeightActs(c.pad, flip=c.flip, groups=c.groups)
+    op = WeightActs(c.pad, stride=c.stride, flip=c.flip, groups=c.groups)
     return run(lambda x, y: op(x, y, (c.size, c.size))[0], winograd, images, hid)
 
 
 def weights_definition(c, images, hid):
     (top, _), (left, _) = forward(c).pads((c.size, c.size))
-    return reference.weight_acts(images, hid, (c.size, c.size), (top, left), (1, 1), c.flip, c.groups)
+    return reference.weight_acts(images, hid, (c.size, c.size), (top, left), c.stride, c.flip, c.groups)
 
 
 def definitions(c, images, filters, hid):
     (top, _), (left, _) = forward(c).pads((c.size, c.size))
-    args = (top, left), (1, 1), c.flip, c.groups
+    args = (top, left), c.stride, c.flip, c.groups
     return [reference.filter_acts(images, filters, hid.shape[1:3], *args), reference.image_acts(hid, filters, c.image, *args)]
 
 
@@ -139,14 +139,41 @@ def test_weight_gradients_are_exact_on_whole_numbers(c, rng):
     np.testing.assert_array_equal(weights(c, ALWAYS[c.tile], images, hid), weights_definition(c, images, hid))
 
 
+# Filters that a stride cuts to 3 x 3, 5 x 5 or 7 x 7 taps; of data gradients Winograd's algorithm computes none with a stride.
+STRIDED = {
+    "11 x 11, stride 4": case(size=11, stride=(4, 4), image=(31, 27), pad=2),
+    "11 x 11, stride 4, full vectors": case(size=11, stride=(4, 4), image=(35, 39), pad=2, batch=64, filters=64),
+    "11 x 11, stride 4, batch 1": case(size=11, stride=(4, 4), image=(30, 151), pad=0, batch=1, filters=20),
+    "11 x 11, stride 4, batch 5": case(size=11, stride=(4, 4), image=(29, 90), pad=((0, 5), (3, 1)), batch=5, flip=True),
+    "9 x 9, strides 3 and 4": case(size=9, stride=(3, 4), image=(20, 33), pad=4, batch=20, channels=2),
+    "5 x 5, stride 2": case(size=5, stride=(2, 2), image=(14, 19), pad=2, batch=33, flip=True),
+    "6 x 6, stride 2, groups": case(size=6, stride=(2, 2), image=(11, 12), pad=((1, 3), (0, 2)), groups=3),
+    "5 x 5, stride 2, large tiles": case(size=5, stride=(2, 2), image=(20, 19), pad=2, batch=16),
+    "5 x 5, stride 2, many channels": case(size=5, stride=(2, 2), image=(9, 9), channels=70, filters=19),
+    "9 x 9, stride 2, large tiles": case(size=9, stride=(2, 2), tile=4, image=(21, 24), pad=4, batch=18),
+    "10 x 10, stride 2": case(size=10, stride=(2, 2), image=(17, 23), pad=3, batch=1),
+    "13 x 13, stride 2": case(size=13, stride=(2, 2), image=(22, 19), pad=6, batch=16, filters=3),
+    "pad over the edge": case(size=5, stride=(2, 2), image=(2, 3), pad=((5, 4), (4, 6))),
+}
+
+
+@pytest.mark.parametrize("c", [pytest.param(c, id=name) for name, c in STRIDED.items()])
+def test_strides_are_exact_on_whole_numbers(c, rng):
+    images, filters, hid = operands(c, lambda *shape: whole_numbers(rng, shape))
+    np.testing.assert_array_equal(run(forward(c), ALWAYS[c.tile], images, filters), definitions(c, images, filters, hid)[0])
+    np.testing.assert_array_equal(weights(c, ALWAYS[c.tile], images, hid), weights_definition(c, images, hid))
+
+
 @st.composite
 def cases(draw):
     pads = st.tuples(st.integers(0, 5), st.integers(0, 5))
     pad = draw(st.tuples(pads, pads))
-    size, tile = draw(st.sampled_from(((3, 2), (5, 2), (5, 4), (7, 2))))
+    longest, tile = draw(st.sampled_from(((3, 2), (5, 2), (5, 4), (7, 2))))
+    stride = draw(st.sampled_from((1, 1, 2, 3)))
+    size = longest * stride - draw(st.integers(0, stride - 1))
     image = tuple(max(1, size - sum(p)) + draw(st.integers(0, 12)) for p in pad)
     return case(draw(st.integers(1, 40)), image, draw(st.sampled_from((1, 2, 7, 15, 16, 17, 33, 127))),
-                draw(st.integers(1, 20)), pad, draw(st.booleans()), draw(st.sampled_from((1, 1, 2))), size, tile)
+                draw(st.integers(1, 20)), pad, draw(st.booleans()), draw(st.sampled_from((1, 1, 2))), size, tile, (stride, stride))
 
 
 @settings(max_examples=40)
@@ -154,7 +181,8 @@ def cases(draw):
 def test_any_shape_exactly(c, seed):
     random = np.random.RandomState(seed)
     images, _, hid = values = operands(c, lambda *shape: whole_numbers(random, shape))
-    for result, right in zip(both(c, ALWAYS[c.tile], *values), definitions(c, *values)):
+    results = both(c, ALWAYS[c.tile], *values) if c.stride == (1, 1) else [run(forward(c), ALWAYS[c.tile], *values[:2])]
+    for result, right in zip(results, definitions(c, *values)):
         np.testing.assert_array_equal(result, right)
     np.testing.assert_array_equal(weights(c, ALWAYS[c.tile], images, hid), weights_definition(c, images, hid))
 
@@ -166,6 +194,9 @@ def test_other_vectors_exactly(simd, rng, monkeypatch):
         values = operands(c, lambda *shape: whole_numbers(rng, shape))
         for result, right in zip(both(c, ALWAYS[c.tile], *values), definitions(c, *values)):
             np.testing.assert_array_equal(result, right)
+    for c in STRIDED.values():
+        images, filters, hid = operands(c, lambda *shape: whole_numbers(rng, shape))
+        np.testing.assert_array_equal(run(forward(c), ALWAYS[c.tile], images, filters), definitions(c, images, filters, hid)[0])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -269,6 +300,28 @@ def test_rounding_within_its_bound(name, c, rng):
         assert not np.array_equal(result, direct)  # this was Winograd's algorithm
 
 
+def phases(values, stride, rows, columns):
+    """Every stride-th row and column of (c, 0, 1, b) from each of the first ones on, as channels, rows x columns of each; 0 beyond."""
+    wide = np.zeros((values.shape[0], rows * stride, columns * stride, values.shape[3]), values.dtype)
+    wide[:, :values.shape[1], :values.shape[2]] = values[:, :rows * stride, :columns * stride]
+    return np.concatenate([wide[:, i::stride, j::stride] for i in range(stride) for j in range(stride)])
+
+
+@pytest.mark.parametrize("size, stride, tile", [(11, 4, 2), (11, 4, 4), (5, 2, 2), (5, 2, 4), (10, 2, 4)])
+@pytest.mark.parametrize("batch", [1, 24])
+def test_strides_round_within_the_bound_of_their_phases(size, stride, tile, batch, rng):
+    c = case(7, (33, 30), batch, 12, pad=0, size=size, tile=tile, stride=(stride, stride))
+    images, filters, hid = operands(c, lambda *shape: normal(rng, *shape))
+    taps, (rows, columns) = -(-size // stride), hid.shape[1:3]
+    cut = phases(images, stride, rows + taps - 1, columns + taps - 1), phases(filters, stride, taps, taps)
+    exact = definitions(c, *(value.astype("float64") for value in (images, filters, hid)))[0]
+    in_phases = reference.filter_acts(*(value.astype("float64") for value in cut), (rows, columns), (0, 0), (1, 1), False)
+    np.testing.assert_allclose(in_phases, exact, rtol=1e-11, atol=1e-11)
+    result = run(forward(c), ALWAYS[tile], images, filters)
+    assert (abs(result - exact) <= rounding_bound((tile, taps), *cut, 0)).all()
+    assert not np.array_equal(result, run(forward(c), 0, images, filters))  # this was Winograd's algorithm
+
+
 def weights_bound(name, images, hid, pad):
     """The same for dg = G^T [sum over tiles and images of (A dy A^T) * (B^T d B)] G."""
     image, taps, output = (abs(matrix) for matrix in MATRICES[name])
@@ -323,6 +376,19 @@ def test_equal_pixels_stay_equal(size, tile, rng):
 # ---------------------------------------------------------------------------------------------------------------------
 # What is not finite.
 
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+@pytest.mark.parametrize("batch", [1, 19])
+def test_what_is_not_finite_with_a_stride(special, batch, rng):
+    """A tap that a phase lacks counts as 0, which times an infinity is none."""
+    c = case(4, (21, 18), batch, 7, size=11, pad=2, stride=(4, 4))
+    for position in (0, 1):
+        values = list(operands(c, lambda *shape: normal(rng, *shape)))[:2]
+        values[position][1, -1, -1] = special
+        direct = run(forward(c), 0, *values)
+        np.testing.assert_array_equal(run(forward(c), ALWAYS[2], *values), direct)
+        assert not np.isfinite(direct).all() and np.isfinite(direct).any()
+
+
 @pytest.mark.parametrize("batch", [1, 19, 64])
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("tile, size", MATRICES)
@@ -354,7 +420,7 @@ def test_the_flag_and_the_price_choose(rng):
 
 
 @pytest.mark.parametrize("op, filter_shape", [(FilterActs(1, stride=2), (3, 3)), (FilterActs(2), (4, 4)),
-                                              (FilterActs(1), (3, 4)), (FilterActs(2, stride=2), (5, 5)), (FilterActs(1, groups=32), (3, 3))])
+                                              (FilterActs(1), (3, 4)), (FilterActs(3, stride=2), (7, 7)), (FilterActs(1, groups=32), (3, 3))])
 def test_other_convolutions_stay_direct(op, filter_shape, rng):
     images = normal(rng, 32, 12, 12, 32)
     filters = normal(rng, 32 // op.groups, *filter_shape, 64)

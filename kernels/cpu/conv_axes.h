@@ -91,7 +91,7 @@ struct Correlation {
     const float* weights;
     int64_t group_stride, depth_stride, filter_stride, row_stride, column_stride;  // of the weights
     Axis rows, columns;
-    int64_t winograd;  // as in ConvShape; 0 where the stride is not 1
+    int64_t winograd;  // as in ConvShape; 0 for the data gradient of a stride
     Epilogue epilogue;
 
     const float* source_of(int64_t group) const { return source + group * depth * source_h * source_w * batch; }

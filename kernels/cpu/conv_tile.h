@@ -37,7 +37,7 @@ inline bool packing_is_in_vain(const Correlation& c) {
 
 // What kernels with images or filters in the lanes take, in multiply-adds of a vector on each thread: they reach 88% of peak, or
 // a third with one to three filters (measured), and the sums of a pixel cost as much as 6 products, or 60 with filters in the
-// lanes; there a gradient's weights are transposed, 4 for each.
+// lanes; there a gradient's weights are transposed, 3.5 for each.
 inline double lanes_cost(const Correlation& c, int threads) {
     const double pixels = double(c.rows.span.size()) * c.columns.span.size() * c.batch;
     const bool filter_lanes = filters_fill_lanes_better(c);
@@ -45,7 +45,7 @@ inline double lanes_cost(const Correlation& c, int threads) {
                                          : padding(c.batch) * (products_of(c) + 6);
     const double share = neighbours_of(c.filters) > 1 ? 0.35 : 0.88;
     const double weights = filter_lanes && c.filter_stride != 1
-        ? 4.0 * c.rows.order.size() * c.columns.order.size() * c.depth * c.filters : 0;
+        ? 3.5 * c.rows.order.size() * c.columns.order.size() * c.depth * c.filters : 0;
     return c.groups * (pixels * c.filters * products / (share * lanes) + weights) / threads;
 }
 
@@ -94,8 +94,8 @@ bool correlate_by_winograd(const Correlation& c, double direct_cost, int threads
 }
 
 inline bool correlate_by_winograd(const Correlation& c, double direct_cost, int threads) {
-    if (!c.winograd || c.rows.order.size() != c.columns.order.size() || !c.depth) return false;
-    switch (c.rows.order.size()) {
+    if (!c.winograd || !c.depth || phase_taps(c.rows) != phase_taps(c.columns)) return false;
+    switch (phase_taps(c.rows)) {
         case 3: return correlate_by_winograd<3>(c, direct_cost, threads);
         case 5: return correlate_by_winograd<5>(c, direct_cost, threads);
         case 7: return correlate_by_winograd<7>(c, direct_cost, threads);

@@ -1,4 +1,5 @@
-// Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 taps and stride 1: a batched matrix product over channels, one for each point
+// Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 taps, and for filters that a stride cuts to that size, as 11 x 11 with stride 4
+// to 3 x 3 (winograd_phases.h): a batched matrix product over channels, one for each point
 // of the transform (winograd.h), in the place of a convolution. The images of all tiles of the target, `columns`, are in the
 // lanes, one after another [tile row][tile column][image], whatever the batch is; a block of them is an item:
 //
@@ -72,8 +73,8 @@ struct ConvWinograd {
     // For a target that is not empty.
     ConvWinograd(const Correlation& c, int threads) : c(c), columns(c) {
         filter_blocks = block_count(c.filters, tile_rows);
-        filter_point = line_apart(filter_blocks * winograd_block(c.depth));
-        panel_point = line_apart(c.depth * columns.width);
+        filter_point = line_apart(filter_blocks * winograd_block(columns.depth));
+        panel_point = line_apart(columns.depth * columns.width);
         sum_pitch = line_apart(points * columns.width);
         cost = -1;
         for (int64_t n = 1; n <= std::min<int64_t>(filter_blocks, 4 * threads); n *= 2) {
@@ -117,14 +118,14 @@ private:
     double estimate(int64_t in_chunks, int threads) const {
         using Price = WinogradPrices<M, R>;
         const double filters = double(c.filters) / in_chunks, vectors = double(columns.vectors) / columns.blocks;
-        const double item = points * c.depth * filters / winograd_share + Price::images * c.depth + Price::outputs * filters;
-        const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
+        const double item = products_of_all() * filters / winograd_share + Price::images * columns.depth + Price::outputs * filters;
+        const double taps = Price::taps * c.groups * columns.depth * c.filters / threads;
         return block_count(c.groups * in_chunks * columns.blocks, threads) * vectors * item + taps;
     }
 
     bool run_item(const Item& item, const float* filters) const {
-        const ColumnBlock block = columns.block(item.column_block);
-        columns.transform_images(block, item.group, 0, c.depth, item.work, item.panel, panel_point);
+        ColumnBlock block = columns.block(item.column_block);
+        columns.transform_images(block, item.group, 0, columns.depth, item.work, item.panel, panel_point);
         multiply(item, block.vectors, filters);
         vec zeros = zero();  // as long as everything is finite
         for (int64_t f = filter_at(item.filter_block), first = f; f < filter_at(item.filter_block_end); ++f)
@@ -134,18 +135,36 @@ private:
         return true;
     }
 
+    // The products of a point: lines of phases that lie in one row, without those whose taps leave nothing at this point.
+    ImageProducts products_of(int64_t point) const {
+        constexpr int P = Winograd<M, R>::P;
+        const WinogradPhases& s = columns.strides;
+        const int64_t rows = is_last_tap<Winograd<M, R>::filter>(point / P) ? s.long_rows : s.row_stride;
+        const int64_t line = is_last_tap<Winograd<M, R>::filter>(point % P) ? s.long_columns : s.column_stride;
+        const int64_t skipped = (s.column_stride - line) * c.depth;
+        return skipped ? ImageProducts{0, rows, 1, line * c.depth, skipped, 0, skipped}
+                       : ImageProducts{0, 1, 1, rows * line * c.depth, 0, 0, 0};
+    }
+
+    double products_of_all() const {
+        int64_t sum = 0;
+        for (int64_t point = 0; point < points; ++point) sum += products_of(point).last * products_of(point).length;
+        return static_cast<double>(sum);
+    }
+
     void multiply(const Item& item, int64_t vectors, const float* filters) const {
-        const ImageProducts products{0, 1, 1, c.depth, 0, 0, 0};
         const int64_t first = filter_at(item.filter_block);
-        for (int64_t point = 0; point < points; ++point)
+        for (int64_t point = 0; point < points; ++point) {
+            const ImageProducts products = products_of(point);
             for (int64_t b = item.filter_block; b < item.filter_block_end; ++b) {
                 const int64_t f = filter_at(b), count = filter_at(b + 1) - f;
                 const ImageSums sums{nullptr, 0, 0, item.sums + (f - first) * sum_pitch + point * columns.width, sum_pitch,
                                      0, vectors * lanes};
                 Tiles<SinglePixel>::get(count, vectors)(item.panel + point * panel_point,
-                                                        filters + point * filter_point + b * winograd_block(c.depth),
+                                                        filters + point * filter_point + b * winograd_block(columns.depth),
                                                         products, sums);
             }
+        }
     }
 };
 

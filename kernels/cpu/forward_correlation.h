@@ -19,7 +19,7 @@ inline Correlation forward_correlation(const ConvShape& s, const float* images, 
     c.depth_stride = s.filter_h * c.row_stride;
     c.rows = forward_axis(s.height, s.out_h, s.filter_h, s.stride_y, s.pad_y, s.flip);
     c.columns = forward_axis(s.width, s.out_w, s.filter_w, s.stride_x, s.pad_x, s.flip);
-    c.winograd = s.stride_y == 1 && s.stride_x == 1 ? s.winograd : 0;
+    c.winograd = s.winograd;
     return c;
 }
 

@@ -1,4 +1,4 @@
-// The weight gradient of a convolution with stride 1 by Winograd's algorithm: with the matrices of winograd.h the forward
+// The weight gradient of a convolution by Winograd's algorithm, of a strided one phase by phase (winograd_phases.h): with the matrices of winograd.h the forward
 // convolution's tile is y = A^T [(G g G^T) * (B^T d B)] A, linear in g, so the gradient of g is its adjoint
 //
 //     dg = G^T [ sum over tiles and images of (A dy A^T) * (B^T d B) ] G
@@ -68,12 +68,12 @@ struct WeightWinograd {
     int64_t channel_point, filter_point, sums_point;        // odd multiples of a line, against strides of 4096 bytes
     double cost;                                            // multiply-adds of a vector on the busiest thread
 
-    // For a gradient that is not empty, and R x R filters with stride 1.
+    // For a gradient that is not empty, and filters whose longest phase has R x R taps.
     WeightWinograd(const ConvShape& s, const float* grads, const Correlation& c, int threads)
         : s(s), grads(grads), c(c), columns(c) {
         filter_vectors = block_count(c.filters, lanes);
         filter_blocks = block_count(filter_vectors, tile_vectors);
-        channel_blocks = block_count(c.depth, tile_rows);
+        channel_blocks = block_count(columns.depth, tile_rows);
         cost = -1;
         for (int64_t i = 1; i <= channel_blocks; i *= 2)
             for (int64_t j = 1; j <= filter_blocks; j *= 2) {
@@ -84,7 +84,7 @@ struct WeightWinograd {
         part_vectors = block_count(filter_blocks, filter_parts) * tile_vectors;
         channel_point = line_apart(part_channels * columns.width);
         filter_point = line_apart(part_vectors * lanes * columns.width);
-        sums_point = line_apart(c.depth * filter_vectors * lanes);
+        sums_point = line_apart(columns.depth * filter_vectors * lanes);
     }
 
     // Of weights no ties are asked, so F(4,5) may compute them.
@@ -122,7 +122,7 @@ private:
     };
 
     static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
-    int64_t channel_at(int64_t block) const { return block_begin(c.depth, channel_blocks, block); }
+    int64_t channel_at(int64_t block) const { return block_begin(columns.depth, channel_blocks, block); }
     int64_t vector_at(int64_t block) const { return block_begin(filter_vectors, filter_blocks, block); }
     int64_t work_floats() const { return columns.work_floats() + (M * M * lanes + R * R) * lanes; }
 
@@ -130,7 +130,7 @@ private:
     // times that, and both more by as much as what an item goes through in every block of columns exceeds 2.2 MB; a line of sums,
     // cleared and read, as much.
     double estimate(int64_t in_channels, int64_t in_filters, int threads) const {
-        const double channels = double(c.depth) / in_channels, filters = double(filter_vectors) * lanes / in_filters;
+        const double channels = double(columns.depth) / in_channels, filters = double(filter_vectors) * lanes / in_filters;
         const double floats = points * (channels * filters + columns.width * (channels + filters));
         const double misses = std::max(1.0, floats * sizeof(float) / 2.2e6), line = 17 * points;
         const double vector = points * channels * filters + line * misses * (1.3 * channels + filters);
@@ -147,7 +147,7 @@ private:
                 std::fill(item.sums + point * sums_point + d * pitch + vector_at(item.block) * lanes,
                           item.sums + point * sums_point + d * pitch + vector_at(item.block_end) * lanes, 0.0f);
         for (int64_t b = 0; b < columns.blocks; ++b) {
-            const ColumnBlock block = columns.block(b);
+            ColumnBlock block = columns.block(b);
             columns.transform_images(block, item.group, item.channel, item.channel_end, work, x, channel_point);
             transform_gradients(block, item, work, y);
             for (int64_t point = 0; point < points; ++point) multiply(item, block.vectors * lanes, point, x, y);
@@ -242,17 +242,26 @@ private:
             for (int64_t v = vector_at(item.block); v < vector_at(item.block_end); ++v) {
                 evaluate_square<W::filter_transposed, R>(item.sums + d * pitch + v * lanes, P * sums_point, column, tile, lanes);
                 const int count = static_cast<int>(std::min<int64_t>(lanes, c.filters - v * lanes));
-                float* to = result + item.group * c.filters + v * lanes;
-                for (int i = 0; i < R; ++i)
-                    for (int j = 0; j < R; ++j) {
-                        const vec weights = load(tile + (i * R + j) * lanes);
-                        zeros += weights * 0.0f;
-                        store_first(to + ((d * R + c.rows.order[i]) * R + c.columns.order[j]) * s.filters, weights, count);
-                    }
+                for (int tap = 0; tap < R * R; ++tap) zeros += load(tile + tap * lanes) * 0.0f;
+                write_taps(d, tile, result + item.group * c.filters + v * lanes, count);
             }
         for (int i = 0; i < lanes; ++i)
             if (zeros[i] != 0) return false;
         return true;
+    }
+
+    // Those of a phase's R x R taps that it has.
+    void write_taps(int64_t channel, const float* tile, float* to, int count) const {
+        const int64_t phase = channel / c.depth, rows = s.filter_h, row_taps = s.filter_w;
+        const WinogradPhases& strides = columns.strides;
+        for (int i = 0; i < R; ++i)
+            for (int j = 0; j < R; ++j) {
+                const int64_t row = i * strides.row_stride + strides.row_of(phase);
+                const int64_t column = j * strides.column_stride + strides.column_of(phase);
+                if (row >= rows || column >= row_taps) continue;
+                const int64_t tap = (channel % c.depth * rows + c.rows.order[row]) * row_taps + c.columns.order[column];
+                store_first(to + tap * s.filters, load(tile + (i * R + j) * lanes), count);
+            }
     }
 };
 
@@ -268,12 +277,13 @@ bool weights_in_tiles(const WeightWinograd<M, R>& tiles, double least, float* re
 inline bool weights_by_winograd(const ConvShape& s, const float* images, const float* grads, float* result, double direct,
                                 int threads) {
     const bool empty = !s.channels || !s.filters || !s.batch || !s.out_h || !s.out_w || !s.height || !s.width;
-    if (!s.winograd || empty || s.stride_y != 1 || s.stride_x != 1 || s.filter_h != s.filter_w) return false;
-    if (s.filter_h != 3 && s.filter_h != 5) return false;
+    if (!s.winograd || empty) return false;
     const Correlation c = forward_correlation(s, images, nullptr, nullptr);
+    const int64_t taps = phase_taps(c.rows);
+    if (taps != phase_taps(c.columns) || (taps != 3 && taps != 5)) return false;
     const double inside = mean_taps(c.rows) * mean_taps(c.columns) / (s.filter_h * s.filter_w);
     const double least = s.winograd < 0 ? HUGE_VAL : 0.9 * direct * inside;
-    if (s.filter_h == 5) return weights_in_tiles<4, 5>({s, grads, c, threads}, least, result, threads);
+    if (taps == 5) return weights_in_tiles<4, 5>({s, grads, c, threads}, least, result, threads);
     const WeightWinograd<2, 3> two(s, grads, c, threads);
     const WeightWinograd<4, 3> four(s, grads, c, threads);
     return weights_in_tiles(four, two.allowed() ? std::min(two.cost, least) : least, result, threads) ||

@@ -142,6 +142,14 @@ struct Winograd<4, 5> : Algorithm<f45> {};
 template <>
 struct Winograd<2, 7> : Algorithm<f27> {};
 
+// Whether row `point` of G is the last tap alone.
+template <const auto& Filter>
+constexpr bool is_last_tap(int64_t point) {
+    for (int i = 0; i + 1 < Filter.columns; ++i)
+        if (Filter[point][i] != 0) return false;
+    return true;
+}
+
 // sum + the products of row Row with x[J], x[J + Step], ...; coefficients of 0 are left out.
 template <const auto& Factor, int Row, int J, int Step, int N>
 inline vec add_terms(vec sum, const vec (&x)[N]) {

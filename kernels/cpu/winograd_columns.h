@@ -10,20 +10,23 @@
 // column mod M they are in: then the j-th pixels of neighbouring tiles are neighbours too, and runs go across tiles.
 //
 //     batch 1, M = 2:    source  0 1 2 3 4 5 6 7     phases  0 2 4 6  1 3 5 7     j = 0: 0 2 4, j = 2: 2 4 6
+//
+// With a stride all of this is done for each of its own phases (winograd_phases.h).
 #pragma once
 #include "conv_axes.h"
 #include "stream.h"
 #include "winograd.h"
+#include "winograd_phases.h"
 
 namespace c01b {
 
-// [begin, end) of a tile's N pixels that are inside the source.
+// [begin, end) of a tile's N pixels, `stride` apart, that are inside the source.
 struct Inside {
     int64_t begin, end;
 };
-inline Inside inside(int64_t first, int64_t pixels, int64_t source) {
-    const int64_t begin = std::min(std::max<int64_t>(0, -first), pixels);
-    return {begin, std::max(begin, std::min(pixels, source - first))};
+inline Inside inside(int64_t first, int64_t pixels, int64_t source, int64_t stride) {
+    const int64_t begin = std::min(block_count(std::max<int64_t>(0, -first), stride), pixels);
+    return {begin, std::max(begin, std::min(pixels, block_count(std::max<int64_t>(0, source - first), stride)))};
 }
 
 struct TileRun {
@@ -72,13 +75,15 @@ struct WinogradColumns {
     static constexpr int further = (N - 1) / M;  // tiles that a tile reaches into besides its own
 
     const Correlation& c;
+    const WinogradPhases strides;
+    int64_t depth;  // channels of all phases
     int64_t rows, row_columns, tile_rows, tile_columns;
     int64_t line, columns, vectors, blocks, width;  // line: columns of a row of tiles; width: floats of a block
     bool phased;
     int64_t phase, stretch_floats;      // floats of a phase of one source row, and of a stretch
     int64_t row_step, column_step[N];  // from pixel to pixel of a tile that is read in place
 
-    explicit WinogradColumns(const Correlation& c) : c(c) {
+    explicit WinogradColumns(const Correlation& c) : c(c), strides(c), depth(c.depth * strides.count) {
         rows = c.rows.span.size(), row_columns = c.columns.span.size();
         tile_rows = block_count(rows, M), tile_columns = block_count(row_columns, M);
         line = tile_columns * c.batch, columns = line * tile_rows;
@@ -87,8 +92,9 @@ struct WinogradColumns {
         phased = c.batch < lanes;
         phase = block_count(std::min(line, width + 2 * c.batch) + further * c.batch, lanes) * lanes + lanes;
         stretch_floats = N * M * phase;
-        row_step = phased ? M * phase : c.source_w * c.batch;
-        for (int j = 0; j < N; ++j) column_step[j] = phased ? j % M * phase + j / M * c.batch : j * c.batch;
+        row_step = phased ? M * phase : strides.row_stride * c.source_w * c.batch;
+        for (int j = 0; j < N; ++j)
+            column_step[j] = phased ? j % M * phase + j / M * c.batch : j * strides.column_stride * c.batch;
     }
 
     // What the functions below need to work in.
@@ -112,7 +118,7 @@ struct WinogradColumns {
                 r.lane = t - b.first - v * lanes, r.count = next - t;
                 r.tile_row = t / line, r.at = t % line;
                 if (r.tile_row != tile_row) ++stretch, tile_row = r.tile_row, first_tile = r.at / c.batch;
-                place(r, stretch, first_tile);
+                if (phased) place_sorted(r, stretch, first_tile);
                 b.run[runs++] = r;
             }
         }
@@ -120,26 +126,15 @@ struct WinogradColumns {
         return b;
     }
 
-    // The transforms of channels [first, end) of a group, [point][channel][column], `point` floats from one point to the next.
-    void transform_images(const ColumnBlock& b, int64_t group, int64_t first, int64_t end, float* work, float* panel,
+    // The transforms of channels [first, end) of all phases of a group, [point][channel][column], `point` floats from one point
+    // to the next.
+    void transform_images(ColumnBlock& b, int64_t group, int64_t first, int64_t end, float* work, float* panel,
                           int64_t point) const {
-        float *square = work, *phases = work + N * N * square_pitch;
-        int64_t step[N];
-        for (int j = 0; j < N; ++j) step[j] = j * square_pitch;
-        for (int64_t d = first; d < end; ++d, panel += b.vectors * lanes) {
-            const float* source = c.source_of(group) + d * c.source_h * c.source_w * c.batch;
-            if (phased) sort_by_phase(b, source, phases), source = phases;
-            for (int64_t v = 0; v < b.vectors; ++v) {
-                const TileRun& run = b.run[b.begin[v]];
-                if (run.in_place) {
-                    if (!phased && d + 1 < end) fetch_tile(source + c.source_h * c.source_w * c.batch + run.source);
-                    evaluate_square<Winograd<M, R>::image, P>(source + run.source, row_step, column_step, panel + v * lanes,
-                                                             point);
-                    continue;
-                }
-                for (int64_t r = b.begin[v]; r < b.begin[v + 1]; ++r) assemble(b.run[r], source, square);
-                evaluate_square<Winograd<M, R>::image, P>(square, N * square_pitch, step, panel + v * lanes, point);
-            }
+        for (int64_t d = first, next; d < end; panel += (next - d) * b.vectors * lanes, d = next) {
+            const int64_t of_phase = d / c.depth, channel = d % c.depth;
+            next = std::min(end, d + c.depth - channel);
+            if (!phased) place(b, of_phase);
+            transform_channels(b, of_phase, group, channel, channel + next - d, work, panel, point);
         }
     }
 
@@ -161,6 +156,29 @@ struct WinogradColumns {
     }
 
 private:
+    // The same for channels of one phase, in which the block's runs are placed.
+    void transform_channels(const ColumnBlock& b, int64_t of_phase, int64_t group, int64_t first, int64_t end, float* work,
+                            float* panel, int64_t point) const {
+        float *square = work, *phases = work + N * N * square_pitch;
+        int64_t step[N];
+        for (int j = 0; j < N; ++j) step[j] = j * square_pitch;
+        for (int64_t d = first; d < end; ++d, panel += b.vectors * lanes) {
+            const float* source = c.source_of(group) + d * c.source_h * c.source_w * c.batch;
+            if (phased) sort_by_phase(b, of_phase, source, phases), source = phases;
+            for (int64_t v = 0; v < b.vectors; ++v) {
+                const TileRun& run = b.run[b.begin[v]];
+                if (run.in_place) {
+                    if (!phased && d + 1 < end) fetch_tile(source + c.source_h * c.source_w * c.batch + run.source);
+                    evaluate_square<Winograd<M, R>::image, P>(source + run.source, row_step, column_step, panel + v * lanes,
+                                                             point);
+                    continue;
+                }
+                for (int64_t r = b.begin[v]; r < b.begin[v + 1]; ++r) assemble(b.run[r], source, square);
+                evaluate_square<Winograd<M, R>::image, P>(square, N * square_pitch, step, panel + v * lanes, point);
+            }
+        }
+    }
+
     void write(const ColumnBlock& b, int64_t v, vec (&y)[M][M], float* target, float* work) const {
         const TileRun* run = b.run + b.begin[v];
         const TileRun* end = b.run + b.begin[v + 1];
@@ -181,18 +199,31 @@ private:
         if (before) write(b, v, sums, before, work);
     }
 
-    void place(TileRun& r, int64_t stretch, int64_t first_tile) const {
-        if (phased) {
-            r.source = stretch * stretch_floats + r.at - first_tile * c.batch;
-            r.rows = r.columns = {0, N};
-            r.in_place = r.count == lanes;
-            return;
+    // Where a run's pixels are in the sorted phases.
+    void place_sorted(TileRun& r, int64_t stretch, int64_t first_tile) const {
+        r.source = stretch * stretch_floats + r.at - first_tile * c.batch;
+        r.rows = r.columns = {0, N};
+        r.in_place = r.count == lanes;
+    }
+
+    int64_t first_row(int64_t tile_row, int64_t of_phase) const {
+        return tile_row * M * strides.row_stride + c.rows.origin + strides.row_of(of_phase);
+    }
+    int64_t first_column(int64_t tile, int64_t of_phase) const {
+        return tile * M * strides.column_stride + c.columns.origin + strides.column_of(of_phase);
+    }
+
+    // Where the runs' pixels are in a channel, of a phase.
+    void place(ColumnBlock& b, int64_t of_phase) const {
+        for (int64_t i = 0; i < b.begin[b.vectors]; ++i) {
+            TileRun& r = b.run[i];
+            const int64_t y = first_row(r.tile_row, of_phase), x = first_column(r.at / c.batch, of_phase);
+            r.source = (y * c.source_w + x) * c.batch + r.at % c.batch;
+            r.rows = inside(y, N, c.source_h, strides.row_stride);
+            r.columns = inside(x, N, c.source_w, strides.column_stride);
+            const bool whole = r.rows.end - r.rows.begin == N && r.columns.end - r.columns.begin == N;
+            r.in_place = whole && r.count == lanes;
         }
-        const int64_t y = r.tile_row * M + c.rows.origin, x = r.at / c.batch * M + c.columns.origin;
-        r.source = (y * c.source_w + x) * c.batch + r.at % c.batch;
-        r.rows = inside(y, N, c.source_h), r.columns = inside(x, N, c.source_w);
-        const bool whole = r.rows.end - r.rows.begin == N && r.columns.end - r.columns.begin == N;
-        r.in_place = whole && r.count == lanes;
     }
 
     // The next channel's pixels: from channel to channel the hardware finds nothing to go on.
@@ -214,26 +245,31 @@ private:
             }
     }
 
-    void sort_by_phase(const ColumnBlock& b, const float* source, float* phases) const {
+    void sort_by_phase(const ColumnBlock& b, int64_t of_phase, const float* source, float* phases) const {
         const int64_t runs = b.begin[b.vectors];
         for (int64_t r = 0, end; r < runs; r = end, phases += stretch_floats) {
             for (end = r + 1; end < runs && b.run[end].tile_row == b.run[r].tile_row;) ++end;
             const int64_t tile = b.run[r].at / c.batch, last = (b.run[end - 1].at + b.run[end - 1].count - 1) / c.batch;
             for (int i = 0; i < N; ++i) {
-                const int64_t y = b.run[r].tile_row * M + i + c.rows.origin;
+                const int64_t y = first_row(b.run[r].tile_row, of_phase) + i * strides.row_stride;
                 float* to = phases + i * M * phase;
                 if (y < 0 || y >= c.source_h) std::fill(to, to + M * phase, 0.0f);
-                else sort_row(source + y * c.source_w * c.batch, tile * M + c.columns.origin, last + 1 + further - tile, to);
+                else sort_row(source + y * c.source_w * c.batch, first_column(tile, of_phase), last + 1 + further - tile, to);
             }
         }
     }
 
-    // Pixels first, first + 1, ... of a row, M of each of `tiles`, to [column mod M][tile][image]. Stores past the end of a
+    // Pixels first, first + stride, ... of a row, M of each of `tiles`, to [column mod M][tile][image]. Stores past the end of a
     // phase, into what comes next or is room for that.
     void sort_row(const float* row, int64_t first, int64_t tiles, float* to) const {
-        const Inside in = inside(first, tiles * M, c.source_w);
-        if (c.batch == 1) {
+        const int64_t stride = strides.column_stride;
+        const Inside in = inside(first, tiles * M, c.source_w, stride);
+        if (c.batch == 1 && stride == 1) {
             sort_single(row, {first + in.begin, first + in.end}, first, tiles, to);
+            return;
+        }
+        if (c.batch == 1) {
+            for (int q = 0; q < M; ++q) pick(row, first + q * stride, M * stride, tiles, {in.begin - q, in.end - q}, to + q * phase);
             return;
         }
         const int n = static_cast<int>(c.batch);
@@ -241,8 +277,17 @@ private:
             for (int64_t t = 0; t < tiles; ++t) {
                 const int64_t k = t * M + q;
                 store(to + q * phase + t * n,
-                      k >= in.begin && k < in.end ? load_first(row + (first + k) * n, n) : zero());
+                      k >= in.begin && k < in.end ? load_first(row + (first + k * stride) * n, n) : zero());
             }
+    }
+
+    // Of one image, pixels first, first + step, ..., `count` of them, of which those exist that are the M-th of those in `in`.
+    static void pick(const float* row, int64_t first, int64_t step, int64_t count, const Inside& in, float* to) {
+        const int64_t begin = std::min(count, block_count(std::max<int64_t>(in.begin, 0), M));
+        const int64_t end = std::max(begin, std::min(count, block_count(std::max<int64_t>(in.end, 0), M)));
+        std::fill(to, to + begin, 0.0f);
+        for (int64_t t = begin; t < end; ++t) to[t] = row[first + t * step];
+        std::fill(to + end, to + count, 0.0f);
     }
 
     // The same for one image, of whose row the pixels in `in` exist: M vectors of neighbouring pixels at a time.

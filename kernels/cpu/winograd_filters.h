@@ -4,6 +4,7 @@
 #pragma once
 #include "conv_filter_lanes.h"
 #include "winograd.h"
+#include "winograd_phases.h"
 
 namespace c01b {
 
@@ -27,15 +28,33 @@ inline void pack_winograd_tap(const Correlation& c, const float* w, int64_t chan
     store(to + channels * filters, zero());
 }
 
+// [channel][filter] of tap (u, v) of each channel's phase; 0 where that has no such tap.
+inline void pack_phase_taps(const Correlation& c, int64_t group, int64_t filter, int64_t filters, int64_t channel,
+                            int64_t channels, int64_t u, int64_t v, float* to) {
+    const WinogradPhases strides(c);
+    for (int64_t d = channel, next; d < channel + channels; d = next) {
+        const int64_t phase = d / c.depth, first = d % c.depth;
+        next = std::min(channel + channels, d + c.depth - first);
+        const int64_t row = u * strides.row_stride + strides.row_of(phase);
+        const int64_t column = v * strides.column_stride + strides.column_of(phase);
+        float* here = to + (d - channel) * filters;
+        if (row >= static_cast<int64_t>(c.rows.order.size()) || column >= static_cast<int64_t>(c.columns.order.size())) {
+            std::fill(here, here + (next - d) * filters + lanes, 0.0f);
+            continue;
+        }
+        pack_winograd_tap(c, c.weights_of(group) + filter * c.filter_stride + first * c.depth_stride +
+                                 c.rows.order[row] * c.row_stride + c.columns.order[column] * c.column_stride,
+                          next - d, filters, here);
+    }
+}
+
 template <int M, int R>
 void transform_filter_block(const Correlation& c, int64_t group, int64_t filter, int64_t filters, int64_t channel,
                             int64_t channels, float* taps, float* to, int64_t point) {
     const int64_t size = channels * filters, tap = size + lanes;
     for (int u = 0; u < R; ++u)
         for (int v = 0; v < R; ++v)
-            pack_winograd_tap(c, c.weights_of(group) + filter * c.filter_stride + channel * c.depth_stride +
-                                     c.rows.order[u] * c.row_stride + c.columns.order[v] * c.column_stride,
-                              channels, filters, taps + (u * R + v) * tap);
+            pack_phase_taps(c, group, filter, filters, channel, channels, u, v, taps + (u * R + v) * tap);
     int64_t column[R];
     for (int v = 0; v < R; ++v) column[v] = v * tap;
     for (int64_t i = 0; i < size; i += lanes)
@@ -45,15 +64,16 @@ void transform_filter_block(const Correlation& c, int64_t group, int64_t filter,
 // All of them, groups one after another, `point` floats from one point to the next; in scratch memory.
 template <int M, int R>
 float* transform_filters(const Correlation& c, int64_t blocks, int64_t point, int threads) {
-    const int64_t parts = block_count(c.depth, winograd_channels), of_group = Winograd<M, R>::P * Winograd<M, R>::P * point;
+    const int64_t depth = c.depth * WinogradPhases(c).count;
+    const int64_t parts = block_count(depth, winograd_channels), of_group = Winograd<M, R>::P * Winograd<M, R>::P * point;
     float* filters = scratch<Prepared>(c.groups * of_group);
     float* taps = scratch<Working>(winograd_taps<R> * threads);
     parallel_for(c.groups * parts * blocks, threads, [&](int64_t i, int thread) {
         const int64_t block = i % blocks, channel = i / blocks % parts * winograd_channels, group = i / blocks / parts;
         const int64_t f = block_begin(c.filters, blocks, block), count = block_begin(c.filters, blocks, block + 1) - f;
-        transform_filter_block<M, R>(c, group, f, count, channel, std::min(winograd_channels, c.depth - channel),
+        transform_filter_block<M, R>(c, group, f, count, channel, std::min(winograd_channels, depth - channel),
                                   taps + thread * winograd_taps<R>,
-                                  filters + group * of_group + block * winograd_block(c.depth) + channel * count, point);
+                                  filters + group * of_group + block * winograd_block(depth) + channel * count, point);
     });
     return filters;
 }
