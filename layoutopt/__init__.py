@@ -3,7 +3,8 @@
     THEANO_FLAGS=optimizer_including=layoutopt python their_convnet.py
 
 Importing this package registers the optimizer and its flags; it does nothing until a function's mode includes
-'layoutopt', by the flag above or by ``theano.compile.get_default_mode().including('layoutopt')``.
+'layoutopt', by the flag above or by ``theano.compile.get_default_mode().including('layoutopt')``. With the flag, OpenMP's
+threads and OpenBLAS are told at once how to share the cores (`runtime`, `blas`).
 """
 import os
 
@@ -28,12 +29,13 @@ from . import flags  # noqa: E402
 
 flags.register()
 
-from . import device, optimizer, plain_values, turns  # noqa: E402  (read the flags)
+from . import device, optimizer, plain_values, runtime, turns  # noqa: E402  (read the flags)
 from .explain import Report, explain  # noqa: E402
 from .verify import LayoutMismatch, verify  # noqa: E402
 
 for _part in (optimizer, device, plain_values, turns):
     _part.register()
+runtime.prepare_process()
 
 __version__ = "0.1.0"
 __all__ = ["LayoutMismatch", "Report", "explain", "verify"]

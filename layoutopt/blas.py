@@ -75,6 +75,8 @@ def kernels_of(library, told=None):
     told : str, optional
         The OPENBLAS_CORETYPE that it is told.
     """
+    if not sys.executable:  # Python is embedded in something else
+        return None
     environment = dict(os.environ, OPENBLAS_CORETYPE=told) if told else os.environ
     try:
         return subprocess.check_output([sys.executable, "-S", "-E", "-c", _ASK, library], env=environment,

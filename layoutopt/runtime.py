@@ -10,17 +10,30 @@ seen to in ``kernels/cpu/placement.h``.
 import ctypes
 import os
 
+import theano
+
 from layoutopt.kernels.base import configure
+
+from .blas import choose_kernels
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2 ** 31 - 1  # mallopt takes an int
 _OLD_LIMIT = 32 * 2 ** 20  # the most that older versions of glibc accept as threshold
 
-# Rounds of spinning, about 0.1 ms: from one kernel to the next, but not through a matrix product. 1,000 and 20,000 did as well.
-_SPINS = "5000"
+# Rounds of spinning, about 0.1 ms on an Intel core of today and 0.04 on an AMD one: from one kernel to the next, but not
+# through a matrix product. 150 to 5,000 did as well on the one, 1,000 to 20,000 on the other (docs/performance.md).
+_SPINS = "2000"
 
 _kept = []
+
+
+def prepare_process():
+    """What libraries read when they are loaded, told before anything is compiled, where the flag asks for layoutopt: Theano
+    loads OpenMP's and OpenBLAS's with the first op that uses them, be it to fold a constant of the graph that is rewritten."""
+    if "layoutopt" in theano.config.optimizer_including.split(":"):
+        share_cores()
+        choose_kernels()
 
 
 def prepare(settings):

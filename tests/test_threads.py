@@ -121,15 +121,26 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 @pytest.mark.parametrize("mine", [None, "77"])
 def test_threads_sleep_soon_unless_the_user_said_otherwise(mine, monkeypatch):
-    from layoutopt.runtime import share_cores
+    from layoutopt.runtime import _SPINS, share_cores
 
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", mine or "")
     if mine is None:
         monkeypatch.delenv("GOMP_SPINCOUNT")
     share_cores()
-    assert os.environ["GOMP_SPINCOUNT"] == (mine or "5000")
+    assert os.environ["GOMP_SPINCOUNT"] == (mine or _SPINS)
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.delenv("GOMP_SPINCOUNT")
     share_cores()
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+@pytest.mark.parametrize("flags, told", [("", False), (",optimizer_including=layoutopt", True)])
+def test_openmp_is_told_before_it_is_loaded(flags, told):
+    """Constants of a graph are folded by ops that use it, before any of that graph is rewritten."""
+    program = ("import os, theano\n"
+               "print('GOMP_SPINCOUNT' in os.environ, 'libgomp' in open('/proc/self/maps').read())")
+    variables = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    variables["THEANO_FLAGS"] = variables.get("THEANO_FLAGS", "") + flags
+    answer = subprocess.run([sys.executable, "-c", program], env=variables, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert answer.split() == [str(told), "False"]
