@@ -296,11 +296,17 @@ class Unheard(ToC01B):
     def c_code_cache_version(self):
         return ()  # compiled anew, and kept for this process alone
 
-def children():
-    return open("/proc/self/task/%d/children" % os.getpid()).read().split()
+def compiling():
+    # A child is g++ with a module, and not one that Theano asks what the compiler can do.
+    def command(child):
+        try:
+            return open("/proc/%s/cmdline" % child).read()
+        except OSError:  # it has ended
+            return ""
+    return any("mod.cpp" in command(child) for child in open("/proc/self/task/%d/children" % os.getpid()).read().split())
 
 def interrupt():
-    while not children():
+    while not compiling():
         time.sleep(0.002)
     time.sleep(0.2)
     os.killpg(0, signal.SIGINT)

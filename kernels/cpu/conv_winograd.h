@@ -1,7 +1,7 @@
 // Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 taps, and for filters that a stride cuts to that size, as 11 x 11 with stride 4
-// to 3 x 3 (winograd_phases.h): a batched matrix product over channels, one for each point
-// of the transform (winograd.h), in the place of a convolution. The images of all tiles of the target, `columns`, are in the
-// lanes, one after another [tile row][tile column][image], whatever the batch is; a block of them is an item:
+// to 3 x 3 (winograd_phases.h): a batched matrix product over channels, one for each point of the transform (winograd.h), in the
+// place of a convolution. The images of all tiles of the target, `columns`, are in the lanes, one after another [tile row]
+// [tile column][image], whatever the batch is; a block of them is an item:
 //
 //       x, tiles of N x N pixels          panel [point][channel][column]         sums [filter][point][column]
 //      +-----+-----+--                   +------------------+                   +-----+-----+-----+

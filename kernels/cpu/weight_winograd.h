@@ -1,5 +1,6 @@
-// The weight gradient of a convolution by Winograd's algorithm, of a strided one phase by phase (winograd_phases.h): with the matrices of winograd.h the forward
-// convolution's tile is y = A^T [(G g G^T) * (B^T d B)] A, linear in g, so the gradient of g is its adjoint
+// The weight gradient of a convolution by Winograd's algorithm, of a strided one phase by phase (winograd_phases.h): with the
+// matrices of winograd.h the forward convolution's tile is y = A^T [(G g G^T) * (B^T d B)] A, linear in g, so the gradient of g
+// is its adjoint
 //
 //     dg = G^T [ sum over tiles and images of (A dy A^T) * (B^T d B) ] G
 //

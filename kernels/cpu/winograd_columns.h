@@ -56,6 +56,16 @@ inline void separate(vec& a, vec& b) {
     const vec old = a;
     a = __builtin_shuffle(old, b, even), b = __builtin_shuffle(old, b, odd);
 }
+// The elements from, from + Step, ...; Step is a power of two.
+template <int Step>
+inline vec load_every(const float* from) {
+    if constexpr (Step == 1) return load(from);
+    else {
+        vec a = load_every<Step / 2>(from), b = load_every<Step / 2>(from + Step / 2 * lanes);
+        separate(a, b);
+        return a;
+    }
+}
 // Vectors of every M-th element to the elements in order, and back.
 inline void interleave(vec (&x)[2]) { interleave(x[0], x[1]); }
 inline void interleave(vec (&x)[4]) {
@@ -247,10 +257,17 @@ private:
 
     void sort_by_phase(const ColumnBlock& b, int64_t of_phase, const float* source, float* phases) const {
         const int64_t runs = b.begin[b.vectors];
+        int64_t above = -1, above_last = -1;  // the tiles of the row before, whose lower pixel rows are this one's upper ones
         for (int64_t r = 0, end; r < runs; r = end, phases += stretch_floats) {
             for (end = r + 1; end < runs && b.run[end].tile_row == b.run[r].tile_row;) ++end;
             const int64_t tile = b.run[r].at / c.batch, last = (b.run[end - 1].at + b.run[end - 1].count - 1) / c.batch;
-            for (int i = 0; i < N; ++i) {
+            const int known = above >= 0 && above <= tile && above_last >= last ? N - M : 0;
+            for (int i = 0; i < known; ++i)
+                for (int q = 0; q < M; ++q)
+                    copy_floats(phases - stretch_floats + ((i + M) * M + q) * phase + (tile - above) * c.batch,
+                                (last + 1 + further - tile) * c.batch, phases + (i * M + q) * phase);
+            above = tile, above_last = last;
+            for (int i = known; i < N; ++i) {
                 const int64_t y = first_row(b.run[r].tile_row, of_phase) + i * strides.row_stride;
                 float* to = phases + i * M * phase;
                 if (y < 0 || y >= c.source_h) std::fill(to, to + M * phase, 0.0f);
@@ -286,7 +303,16 @@ private:
         const int64_t begin = std::min(count, block_count(std::max<int64_t>(in.begin, 0), M));
         const int64_t end = std::max(begin, std::min(count, block_count(std::max<int64_t>(in.end, 0), M)));
         std::fill(to, to + begin, 0.0f);
-        for (int64_t t = begin; t < end; ++t) to[t] = row[first + t * step];
+        int64_t t = begin;  // a vector is loaded up to before the next pixel, which exists; the last one begins where it can
+        const auto load_while_more = [&](auto every) __attribute__((always_inline)) {
+            while (end - begin > lanes && t < end - 1) {
+                t = std::min(t, end - 1 - lanes);
+                store(to + t, load_every<every.value>(row + first + t * step)), t += lanes;
+            }
+        };
+        if (step == 2 * M) load_while_more(std::integral_constant<int, 2 * M>());
+        if (step == 4 * M) load_while_more(std::integral_constant<int, 4 * M>());
+        for (; t < end; ++t) to[t] = row[first + t * step];
         std::fill(to + end, to + count, 0.0f);
     }
 
