@@ -63,7 +63,8 @@ def parameters(step):
 
 def test_each_step_from_the_same_parameters(trained):
     """Both begin every step with the same numbers, so only that step's roundings lie between them. Those of a gradient's
-    longest sum explain most steps; in the others a window's maximum tipped, one of WINDOWS that a gradient adds up."""
+    longest sum explain most steps; in the others a window's maximum tipped, and an image's share of a gradient is another. Of
+    the BATCH shares, which are of random sign, that is one in the square root; a twentieth of it was met."""
     (_, stock_step, _), (_, flagged_step, _) = trained
     stock, flagged = parameters(stock_step), parameters(flagged_step)
     assert [variable.name for variable in stock] == [variable.name for variable in flagged] and len(stock) == 8
@@ -77,7 +78,7 @@ def test_each_step_from_the_same_parameters(trained):
             theirs, ours = stock[j].get_value() - value, flagged[j].get_value() - value
             off[i, j] = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     assert (np.median(off, axis=0) <= 2.0 ** -24 * np.sqrt(BATCH * 24 * 24)).all(), off
-    assert (off <= WINDOWS ** -0.5).all(), off
+    assert (off <= BATCH ** -0.5).all(), off.max(axis=0)
 
 
 def test_error_is_the_same(trained):
