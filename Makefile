@@ -53,7 +53,7 @@ theano-tests: $(READY)
 
 # In C++ of our own alone (tests/sanitized.py), and in its full length: what the kernels are compared with by their own tests,
 # and every op at many sizes and for every vector. Stock Theano's ops are left out: another -k takes them in.
-SANITIZED := $(addprefix tests/,sanitized_cases.py test_conv_ops.py test_winograd.py test_groups.py test_pool.py test_avg_pool.py \
+SANITIZED := $(addprefix tests/,sanitized_cases.py test_conv_ops.py test_conv_as_ops.py test_winograd.py test_groups.py test_pool.py test_avg_pool.py \
   test_prob_pool.py test_stochastic_pool.py test_weighted_pool.py test_cross_map_norm.py test_batch_norm.py test_relayout.py \
   test_reshape.py test_activation.py test_limits.py test_nests.py)
 sanitize: $(READY)
