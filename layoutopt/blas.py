@@ -46,13 +46,14 @@ def widest(flags):
     return next((name for name, needed in _KERNELS if needed <= flags), None)
 
 
+@functools.lru_cache(maxsize=None)
 def cpu_flags():
-    """The instructions that this CPU has, as /proc/cpuinfo names them; an empty set where that cannot be read."""
+    """The instructions that this CPU has, a frozenset of str as /proc/cpuinfo names them; empty where that cannot be read."""
     try:
         with open("/proc/cpuinfo") as lines:
-            return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+            return next((frozenset(line.split(":")[1].split()) for line in lines if line.startswith("flags")), frozenset())
     except OSError:
-        return set()
+        return frozenset()
 
 
 def openblas(ldflags):
@@ -73,7 +74,12 @@ def kernels_of(library, told=None):
     library : str
         See `openblas`.
     told : str, optional
-        The OPENBLAS_CORETYPE that it is told.
+        The OPENBLAS_CORETYPE that it is told; by default the environment's, if there is one.
+
+    Returns
+    -------
+    str or None
+        What ``openblas_get_corename`` says. A name that it does not know is answered by another one.
     """
     if not sys.executable:  # Python is embedded in something else
         return None

@@ -26,7 +26,8 @@ _FLAGS = (
     ("simd", "Vectors of the CPU kernels: what the compiler finds on this machine, or a narrower kind.",
      EnumStr("auto", *sorted(set(SIMD_LANES) - {"auto"}))),
     ("winograd",
-     "Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 filters, where it pays: 'f2', no less accurate than a direct kernel; "
+     "Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 filters, and those that a stride cuts to such, where it pays: 'f2', no less "
+     "accurate than a direct kernel; "
      "'f4', also in tiles of 4 x 4, for 3 x 3 filters some 6 times less accurate; 'off', not at all.",
      EnumStr("f2", *sorted(set(WINOGRAD_TILES) - {"f2"}))),
     ("memory",

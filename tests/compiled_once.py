@@ -2,7 +2,7 @@
 
 Each process has a cache of its own, as Theano's lock on a cache would let only one of them compile at a time. A kernel of ours
 takes g++ half a minute, and most are wanted by both: so each library is kept beside the caches under the digest of what it was
-made of, and a process that wants one that another is making waits for it.
+made of (ccache would do that, where it is installed), and a process that wants one that another is making waits for it.
 """
 import fcntl
 import hashlib

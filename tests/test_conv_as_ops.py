@@ -72,10 +72,10 @@ def test_filters_without_taps_give_zeros_as_theanos_do(border, stride, filter_sh
     np.testing.assert_array_equal(results[0][0], np.moveaxis(expected, 0, -1))
     backward.perform(None, [hid, turned[1], np.array(images.shape[2:])], results)
     np.testing.assert_array_equal(results[0][0], np.moveaxis(gradient, 0, -1))
-    for refusing, operands in ((theanos(AbstractConv2d_gradWeights, border, stride, 3), (images, np.ones_like(expected))),
+    for refusing, pair in ((theanos(AbstractConv2d_gradWeights, border, stride, 3), (images, np.ones_like(expected))),
                                (functools.partial(run, weights), (turned[0], hid))):
         with pytest.raises(ValueError):
-            refusing(*operands, filter_shape)
+            refusing(*pair, filter_shape)
 
 
 @functools.lru_cache(maxsize=None)

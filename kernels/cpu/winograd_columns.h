@@ -141,10 +141,10 @@ struct WinogradColumns {
     void transform_images(ColumnBlock& b, int64_t group, int64_t first, int64_t end, float* work, float* panel,
                           int64_t point) const {
         for (int64_t d = first, next; d < end; panel += (next - d) * b.vectors * lanes, d = next) {
-            const int64_t of_phase = d / c.depth, channel = d % c.depth;
+            const int64_t stride_phase = d / c.depth, channel = d % c.depth;
             next = std::min(end, d + c.depth - channel);
-            if (!phased) place(b, of_phase);
-            transform_channels(b, of_phase, group, channel, channel + next - d, work, panel, point);
+            if (!phased) place(b, stride_phase);
+            transform_channels(b, stride_phase, group, channel, channel + next - d, work, panel, point);
         }
     }
 
@@ -167,14 +167,14 @@ struct WinogradColumns {
 
 private:
     // The same for channels of one phase, in which the block's runs are placed.
-    void transform_channels(const ColumnBlock& b, int64_t of_phase, int64_t group, int64_t first, int64_t end, float* work,
+    void transform_channels(const ColumnBlock& b, int64_t stride_phase, int64_t group, int64_t first, int64_t end, float* work,
                             float* panel, int64_t point) const {
         float *square = work, *phases = work + N * N * square_pitch;
         int64_t step[N];
         for (int j = 0; j < N; ++j) step[j] = j * square_pitch;
         for (int64_t d = first; d < end; ++d, panel += b.vectors * lanes) {
             const float* source = c.source_of(group) + d * c.source_h * c.source_w * c.batch;
-            if (phased) sort_by_phase(b, of_phase, source, phases), source = phases;
+            if (phased) sort_by_phase(b, stride_phase, source, phases), source = phases;
             for (int64_t v = 0; v < b.vectors; ++v) {
                 const TileRun& run = b.run[b.begin[v]];
                 if (run.in_place) {
@@ -216,18 +216,18 @@ private:
         r.in_place = r.count == lanes;
     }
 
-    int64_t first_row(int64_t tile_row, int64_t of_phase) const {
-        return tile_row * M * strides.row_stride + c.rows.origin + strides.row_of(of_phase);
+    int64_t first_row(int64_t tile_row, int64_t stride_phase) const {
+        return tile_row * M * strides.row_stride + c.rows.origin + strides.row_of(stride_phase);
     }
-    int64_t first_column(int64_t tile, int64_t of_phase) const {
-        return tile * M * strides.column_stride + c.columns.origin + strides.column_of(of_phase);
+    int64_t first_column(int64_t tile, int64_t stride_phase) const {
+        return tile * M * strides.column_stride + c.columns.origin + strides.column_of(stride_phase);
     }
 
     // Where the runs' pixels are in a channel, of a phase.
-    void place(ColumnBlock& b, int64_t of_phase) const {
+    void place(ColumnBlock& b, int64_t stride_phase) const {
         for (int64_t i = 0; i < b.begin[b.vectors]; ++i) {
             TileRun& r = b.run[i];
-            const int64_t y = first_row(r.tile_row, of_phase), x = first_column(r.at / c.batch, of_phase);
+            const int64_t y = first_row(r.tile_row, stride_phase), x = first_column(r.at / c.batch, stride_phase);
             r.source = (y * c.source_w + x) * c.batch + r.at % c.batch;
             r.rows = inside(y, N, c.source_h, strides.row_stride);
             r.columns = inside(x, N, c.source_w, strides.column_stride);
@@ -255,7 +255,7 @@ private:
             }
     }
 
-    void sort_by_phase(const ColumnBlock& b, int64_t of_phase, const float* source, float* phases) const {
+    void sort_by_phase(const ColumnBlock& b, int64_t stride_phase, const float* source, float* phases) const {
         const int64_t runs = b.begin[b.vectors];
         int64_t above = -1, above_last = -1;  // the tiles of the row before, whose lower pixel rows are this one's upper ones
         for (int64_t r = 0, end; r < runs; r = end, phases += stretch_floats) {
@@ -268,10 +268,10 @@ private:
                                 (last + 1 + further - tile) * c.batch, phases + (i * M + q) * phase);
             above = tile, above_last = last;
             for (int i = known; i < N; ++i) {
-                const int64_t y = first_row(b.run[r].tile_row, of_phase) + i * strides.row_stride;
+                const int64_t y = first_row(b.run[r].tile_row, stride_phase) + i * strides.row_stride;
                 float* to = phases + i * M * phase;
                 if (y < 0 || y >= c.source_h) std::fill(to, to + M * phase, 0.0f);
-                else sort_row(source + y * c.source_w * c.batch, first_column(tile, of_phase), last + 1 + further - tile, to);
+                else sort_row(source + y * c.source_w * c.batch, first_column(tile, stride_phase), last + 1 + further - tile, to);
             }
         }
     }
@@ -286,7 +286,8 @@ private:
             return;
         }
         if (c.batch == 1) {
-            for (int q = 0; q < M; ++q) pick(row, first + q * stride, M * stride, tiles, {in.begin - q, in.end - q}, to + q * phase);
+            for (int q = 0; q < M; ++q)
+                pick(row, first + q * stride, M * stride, tiles, {in.begin - q, in.end - q}, to + q * phase);
             return;
         }
         const int n = static_cast<int>(c.batch);
