@@ -40,6 +40,10 @@ SCATTER_SHARE, SCATTER_SUMS, SCATTER_TARGETS = 0.95, 8.0, 128 * 1024
 # the least flag, by the sizes of tile and filter, as told there; and the products of a tile.
 WINOGRAD_PRICES = {(2, 3): (450.0, 330.0, 40.0, 2), (4, 3): (1500.0, 1400.0, 85.0, 4), (2, 5): (1200.0, 450.0, 200.0, 2),
                    (4, 5): (4500.0, 2800.0, 450.0, 4), (2, 7): (3500.0, 1500.0, 500.0, 2)}
+# kernels/cpu/winograd_scatter.h, for image gradients: the first three of the same.
+SCATTERED = "scattered"
+WINOGRAD_SCATTERED = {(2, 5, SCATTERED): (700.0, 1900.0, 200.0), (4, 5, SCATTERED): (3500.0, 6400.0, 450.0),
+                      (2, 7, SCATTERED): (3500.0, 5300.0, 500.0)}
 WINOGRAD_SHARE = 0.88  # of peak, that the products reach
 WINOGRAD_WEIGHTS = {(2, 3): 2, (4, 3): 4, (4, 5): 2}  # those for weight gradients, with that flag, kernels/cpu/weight_winograd.h
 # What a line of transformed gradients takes, the bytes beyond which more, and how many times that a line of transformed images.
@@ -264,7 +268,9 @@ class Machine(NamedTuple):
 
     def _winograd(self, work, algorithm, tiles):
         """Operations at peak for so many tiles of results in every channel; infinite where the flag does not allow it."""
-        images, outputs, taps, allowed = WINOGRAD_PRICES[algorithm]
+        images, outputs, taps, allowed = WINOGRAD_PRICES.get(algorithm) or WINOGRAD_SCATTERED[algorithm] + (2,)
+        if work.kind == IMAGE_GRADIENT and algorithm == (4, 5):
+            allowed = 2  # which has no ties to break
         if allowed > self.winograd:
             return float("inf")
         channels, filters = work.channels / work.groups * work.strides, work.filters / work.groups
@@ -273,7 +279,7 @@ class Machine(NamedTuple):
         vectors = -(-work.batch * tiles // self.lanes)
         # The taps that a phase of a stride lacks, in the mean; a product less for each (kernels/cpu/winograd_phases.h).
         lacking = algorithm[1] - (work.taps * work.groups / max(1, work.channels) / work.strides) ** 0.5
-        products = (WINOGRAD_PRODUCTS[algorithm] ** 0.5 - lacking) ** 2 / WINOGRAD_SHARE
+        products = (WINOGRAD_PRODUCTS[algorithm[:2]] ** 0.5 - lacking) ** 2 / WINOGRAD_SHARE
         of_group = vectors * (products * channels * filters + images * channels + outputs * filters)
         return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
 
@@ -422,6 +428,8 @@ class ConvWork(NamedTuple):
 def winograd_tiles(kind, taps, stride, image, output):
     """(((size, taps), count), ...): the tiles that Winograd's algorithm could cut the results of a convolution into.
 
+    ((size, taps, SCATTERED), count): tiles of its outputs, to scatter an image gradient from.
+
     Parameters
     ----------
     kind : FORWARD, WEIGHT_GRADIENT or IMAGE_GRADIENT
@@ -433,7 +441,10 @@ def winograd_tiles(kind, taps, stride, image, output):
         return ()
     rows, columns = image if kind == IMAGE_GRADIENT else output
     algorithms = WINOGRAD_WEIGHTS if kind == WEIGHT_GRADIENT else WINOGRAD_PRICES
-    return tuple(((tile, size), -(-rows // tile) * -(-columns // tile)) for tile, size in algorithms if size == longest[0])
+    grids = [(name, rows, columns) for name in algorithms]
+    if kind == IMAGE_GRADIENT:
+        grids += [(name, *output) for name in WINOGRAD_SCATTERED]
+    return tuple((name, -(-rows // name[0]) * -(-columns // name[0])) for name, rows, columns in grids if name[1] == longest[0])
 
 
 class PoolWork(NamedTuple):

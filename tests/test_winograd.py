@@ -18,13 +18,14 @@ import layoutopt
 from layoutopt.kernels import base
 from layoutopt.kernels.conv import FilterActs, ImageActs, WeightActs
 from layoutopt.kernels.reference import conv as reference
-from layoutopt.rewrites.cost import WINOGRAD_PRICES, WINOGRAD_PRODUCTS
+from layoutopt.rewrites.cost import WINOGRAD_PRICES, WINOGRAD_PRODUCTS, WINOGRAD_SCATTERED
 from layoutopt.runtime import prepare
 from tolerance import gamma, normal, whole_numbers
 
 PLAIN = theano.compile.mode.Mode(linker="cvm", optimizer=None)
 # Tiles of one size wherever the algorithm applies: see ConvShape in kernels/cpu/conv_shape.h.
 ALWAYS = {2: -2, 4: -4}
+SCATTERED = {2: -12, 4: -14}  # image gradients by the transpose
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One convolution and its data gradient, by the kernels.
@@ -123,6 +124,25 @@ def test_exact_on_whole_numbers(c, rng):
         np.testing.assert_array_equal(result, right)
 
 
+SCATTERED_SHAPES = {
+    **{name: c for name, c in SHAPES.items() if c.size > 3},
+    "full vectors": case(size=5, image=(12, 12), pad=0, batch=128),
+    "full vectors, large tiles": case(size=5, tile=4, image=(12, 12), pad=0, batch=128, channels=40, filters=50),
+    "equal parts": case(size=5, tile=4, image=(12, 13), pad=0, batch=100),
+    "batch 20": case(size=5, tile=4, image=(12, 11), pad=0, batch=20, channels=7),
+    "batch 1, large tiles": case(size=5, tile=4, image=(9, 14), pad=0, batch=1),
+    "more pad than taps": case(size=5, image=(3, 4), pad=((6, 5), (4, 7))),
+    "one output": case(size=5, tile=4, image=(5, 5), pad=0, batch=40),
+    "7 x 7, groups": case(size=7, image=(9, 12), pad=((1, 3), (0, 2)), batch=48, groups=3, flip=True),
+}
+
+
+@pytest.mark.parametrize("c", [pytest.param(c, id=name) for name, c in SCATTERED_SHAPES.items()])
+def test_scattered_gradients_are_exact_on_whole_numbers(c, rng):
+    _, filters, hid = values = operands(c, lambda *shape: whole_numbers(rng, shape))
+    np.testing.assert_array_equal(run(gradient(c), SCATTERED[c.tile], hid, filters), definitions(c, *values)[1])
+
+
 WEIGHT_SHAPES = {
     **{name: c for name, c in SHAPES.items() if c.size == 3},
     "5 x 5": case(size=5, tile=4, image=(11, 13), pad=2),
@@ -185,6 +205,8 @@ def test_any_shape_exactly(c, seed):
     for result, right in zip(results, definitions(c, *values)):
         np.testing.assert_array_equal(result, right)
     np.testing.assert_array_equal(weights(c, ALWAYS[c.tile], images, hid), weights_definition(c, images, hid))
+    if c.stride == (1, 1) and c.size > 3:
+        np.testing.assert_array_equal(run(gradient(c), SCATTERED[c.tile], hid, values[1]), right)
 
 
 @pytest.mark.parametrize("simd", ["plain", "avx2"])
@@ -197,6 +219,9 @@ def test_other_vectors_exactly(simd, rng, monkeypatch):
     for c in STRIDED.values():
         images, filters, hid = operands(c, lambda *shape: whole_numbers(rng, shape))
         np.testing.assert_array_equal(run(forward(c), ALWAYS[c.tile], images, filters), definitions(c, images, filters, hid)[0])
+    for c in SCATTERED_SHAPES.values():
+        _, filters, hid = values = operands(c, lambda *shape: whole_numbers(rng, shape))
+        np.testing.assert_array_equal(run(gradient(c), SCATTERED[c.tile], hid, filters), definitions(c, *values)[1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -322,6 +347,37 @@ def test_strides_round_within_the_bound_of_their_phases(size, stride, tile, batc
     assert not np.array_equal(result, run(forward(c), 0, images, filters))  # this was Winograd's algorithm
 
 
+def scattered_bound(name, filters, hid, pad, image_shape):
+    """The same for d' = B [sum over filters of (G g G^T) * (A y' A^T)] B^T, of which each pixel adds up those of several tiles."""
+    image, taps, output = (abs(matrix) for matrix in MATRICES[name])
+    (m, _), n = output.shape, image.shape[1]
+    tiles = [-(-side // m) for side in hid.shape[1:3]]
+    deep = np.zeros((hid.shape[0], tiles[0] * m, tiles[1] * m, hid.shape[3]))
+    deep[:, :hid.shape[1], :hid.shape[2]] = abs(hid)
+    u = np.einsum("iu,cuvf,jv->cijf", taps, abs(filters.astype("float64")), taps)
+    wide = np.zeros((filters.shape[0], tiles[0] * m + n - m, tiles[1] * m + n - m, hid.shape[3]))
+    for i, j in np.ndindex(*tiles):
+        y = np.einsum("pi,fpqb,qj->fijb", output, deep[:, i * m:i * m + m, j * m:j * m + m], output)
+        wide[:, i * m:i * m + n, j * m:j * m + n] += np.einsum("iu,cijb,jv->cuvb", image, np.einsum("cijf,fijb->cijb", u, y), image)
+    terms = sum(max(np.count_nonzero(matrix, axis=axis).max() for axis in (0, 1)) for matrix in (image, taps, output)) + 1
+    wide *= gamma(2 * terms + hid.shape[0] + (-(-n // m)) ** 2)
+    return wide[:, pad:pad + image_shape[0], pad:pad + image_shape[1]]
+
+
+@pytest.mark.parametrize("c", [case(24, (13, 13), 64, 32), case(5, (9, 12), 130, 12), case(33, (11, 20), 1, 18),
+                               case(7, (10, 11), 20, 200)])
+@pytest.mark.parametrize("name", [(2, 5), (4, 5), (2, 7)])
+@pytest.mark.parametrize("pad", [0, 2])
+def test_scattered_gradients_round_within_their_bound(name, c, pad, rng):
+    tile, size = name
+    c = c._replace(size=size, pad=pad, flip=False)
+    _, filters, hid = values = operands(c, lambda *shape: normal(rng, *shape))
+    exact = definitions(c, *(value.astype("float64") for value in values))[1]
+    result = run(gradient(c), SCATTERED[tile], hid, filters)
+    assert (abs(result - exact) <= scattered_bound(name, filters, hid, pad, c.image)).all()
+    assert not np.array_equal(result, run(gradient(c), 0, hid, filters))  # this was Winograd's algorithm
+
+
 def weights_bound(name, images, hid, pad):
     """The same for dg = G^T [sum over tiles and images of (A dy A^T) * (B^T d B)] G."""
     image, taps, output = (abs(matrix) for matrix in MATRICES[name])
@@ -406,6 +462,19 @@ def test_what_is_not_finite_goes_where_a_direct_kernel_sends_it(tile, size, spec
             assert not np.isfinite(direct).all() or special == 3e38
 
 
+@pytest.mark.parametrize("batch", [1, 19, 64])
+@pytest.mark.parametrize("special", [np.nan, -np.inf, 3e38])
+@pytest.mark.parametrize("tile, size", [(2, 5), (4, 5), (2, 7)])
+def test_what_is_not_finite_is_not_scattered(tile, size, special, batch, rng):
+    c = case(4, (12, 11), batch, 7, size=size, pad=0)
+    for position in (1, 2):
+        values = list(operands(c, lambda *shape: normal(rng, *shape)))
+        values[position][0, 1:3, 1:3] = special
+        direct = run(gradient(c), 0, values[2], values[1])
+        np.testing.assert_array_equal(run(gradient(c), SCATTERED[tile], values[2], values[1]), direct)
+        assert not np.isfinite(direct).all() or special == 3e38
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The choice.
 
@@ -417,6 +486,14 @@ def test_the_flag_and_the_price_choose(rng):
         np.testing.assert_array_equal(f2[which], always_f2[which])
         np.testing.assert_array_equal(f4[which], always_f4[which])
         assert not np.array_equal(off[which], f2[which]) and not np.array_equal(f2[which], f4[which])
+
+
+@pytest.mark.parametrize("image, pad, tiles", [(12, 0, SCATTERED), (27, 2, ALWAYS)])
+def test_gradients_have_no_ties_that_large_tiles_may_break(image, pad, tiles, rng):
+    """With 5 x 5 filters; of an unpadded convolution they are scattered."""
+    c = case(64, (image, image), 64, 64, size=5, pad=pad)
+    _, filters, hid = operands(c, lambda *shape: normal(rng, *shape))
+    np.testing.assert_array_equal(run(gradient(c), 2, hid, filters), run(gradient(c), tiles[4], hid, filters))
 
 
 @pytest.mark.parametrize("op, filter_shape", [(FilterActs(1, stride=2), (3, 3)), (FilterActs(2), (4, 4)),
@@ -456,8 +533,12 @@ def test_plans_know_the_flag():
 
 
 def test_plans_and_kernels_have_the_same_prices():
-    with open(os.path.join(base.CPU_HEADERS, "conv_winograd.h")) as header:
-        found = re.findall(r"WinogradPrices<(\d), (\d)> {\s*static constexpr double images = (\d+), outputs = (\d+), taps = (\d+);"
-                           r"\s*static constexpr int allowed = (\d);", header.read())
-    assert {(int(tile), int(size)): tuple(map(float, prices)) for tile, size, *prices in found} == WINOGRAD_PRICES
+    prices = r"<(\d), (\d)> {\s*static constexpr double images = (\d+), outputs = (\d+), taps = (\d+);"
+    for header, pattern, known in (
+            ("conv_winograd.h", "WinogradPrices" + prices + r"\s*static constexpr int allowed = (\d);", WINOGRAD_PRICES),
+            ("winograd_scatter.h", "ScatteredPrices" + prices, WINOGRAD_SCATTERED)):
+        with open(os.path.join(base.CPU_HEADERS, header)) as lines:
+            found = re.findall(pattern, lines.read())
+        assert {(int(tile), int(size)): tuple(map(float, rest)) for tile, size, *rest in found} == {
+            name[:2]: prices for name, prices in known.items()}
     assert WINOGRAD_PRODUCTS == {name: len(image) ** 2 for name, (image, _, _) in MATRICES.items()}

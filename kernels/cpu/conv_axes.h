@@ -94,6 +94,7 @@ struct Correlation {
     int64_t winograd;  // as in ConvShape; 0 for the data gradient of a stride
     Epilogue epilogue;
 
+    bool is_gradient() const { return !rows.shift.empty() && !columns.shift.empty(); }
     const float* source_of(int64_t group) const { return source + group * depth * source_h * source_w * batch; }
     const float* weights_of(int64_t group) const { return weights + group * group_stride; }
     float* target_of(int64_t group) const {

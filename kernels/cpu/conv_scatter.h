@@ -69,7 +69,7 @@ public:
 
     // For a target that is not empty.
     Scatter(const Correlation& c, int threads) : cost(HUGE_VAL), c(c) {
-        const bool gradient = !c.rows.shift.empty() && !c.columns.shift.empty() && c.depth_stride == 1;
+        const bool gradient = c.is_gradient() && c.depth_stride == 1;
         if (!gradient || !c.depth || !c.source_h || !c.source_w || c.epilogue) return;
         row_taps = c.rows.shift.size(), column_taps = c.columns.shift.size();
         pixels = c.source_h * c.source_w * c.batch;

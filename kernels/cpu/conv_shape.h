@@ -26,7 +26,7 @@ struct ConvShape {
     int64_t pad_y, pad_x;
     bool flip;
     int64_t winograd;  // Winograd's algorithm: 0 (not at all), 2 (where no digits are lost) or 4; or -2, -4: tiles of that
-                       // size whatever they cost, which tests ask for; see conv_winograd.h
+                       // size whatever they cost, which tests ask for; see conv_winograd.h; -12, -14: winograd_scatter.h
 
     int64_t group_channels() const { return channels / groups; }
     int64_t group_filters() const { return filters / groups; }

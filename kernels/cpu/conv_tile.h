@@ -12,6 +12,7 @@
 #include "conv_scatter.h"
 #include "conv_unpacked.h"
 #include "conv_winograd.h"
+#include "winograd_scatter.h"
 
 namespace c01b {
 
@@ -79,26 +80,40 @@ private:
     Pointwise pointwise;
 };
 
+// Runs the cheapest of what is allowed and takes less than `least`. False: the target is not computed.
+template <class... Algorithm>
+bool run_cheapest(double least, int threads, const Algorithm&... algorithm) {
+    const double cheapest = std::min({(algorithm.allowed() ? algorithm.cost : HUGE_VAL)...});
+    if (!(cheapest < least)) return false;
+    bool done = false;
+    const auto run = [&](const auto& a) { return a.allowed() && a.cost == cheapest && (done = a.run(threads), true); };
+    (void)(run(algorithm) || ...);
+    return done;
+}
+
+template <int R, bool Gradient>
+bool correlate_by_winograd(const Correlation& c, double least, int threads) {
+    const ConvWinograd<2, R> two(c, threads);
+    if constexpr (R == 3) return run_cheapest(least, threads, two, ConvWinograd<4, R>(c, threads));
+    else if constexpr (R == 5 && Gradient)
+        return run_cheapest(least, threads, two, ConvWinograd<4, R>(c, threads), WinogradScatter<2, R>(c, threads),
+                            WinogradScatter<4, R>(c, threads));
+    else if constexpr (R == 5) return run_cheapest(least, threads, two, ConvWinograd<4, R>(c, threads));
+    else if constexpr (Gradient) return run_cheapest(least, threads, two, WinogradScatter<2, R>(c, threads));
+    else return run_cheapest(least, threads, two);
+}
+
 // Prices are good to some 10%, so Winograd's has to be better than that. False: the target is not computed.
-template <int R>
+template <bool Gradient>
 bool correlate_by_winograd(const Correlation& c, double direct_cost, int threads) {
+    if (!c.winograd || !c.depth || phase_taps(c.rows) != phase_taps(c.columns)) return false;
     const bool asked_for = c.winograd < 0;
     if (!asked_for && packing_is_in_vain(c)) return false;
     const double least = asked_for ? HUGE_VAL : 0.9 * direct_cost;
-    const ConvWinograd<2, R> two(c, threads);
-    if constexpr (R < 7) {
-        const ConvWinograd<4, R> four(c, threads);
-        if (four.allowed() && four.cost < (two.allowed() ? std::min(two.cost, least) : least)) return four.run(threads);
-    }
-    return two.allowed() && two.cost < least && two.run(threads);
-}
-
-inline bool correlate_by_winograd(const Correlation& c, double direct_cost, int threads) {
-    if (!c.winograd || !c.depth || phase_taps(c.rows) != phase_taps(c.columns)) return false;
     switch (phase_taps(c.rows)) {
-        case 3: return correlate_by_winograd<3>(c, direct_cost, threads);
-        case 5: return correlate_by_winograd<5>(c, direct_cost, threads);
-        case 7: return correlate_by_winograd<7>(c, direct_cost, threads);
+        case 3: return correlate_by_winograd<3, Gradient>(c, least, threads);
+        case 5: return correlate_by_winograd<5, Gradient>(c, least, threads);
+        case 7: return correlate_by_winograd<7, Gradient>(c, least, threads);
         default: return false;
     }
 }
@@ -109,11 +124,12 @@ inline int worthwhile_threads(const Correlation& c, int threads) {
     return lanes_cost(c, 1) < worthwhile ? 1 : std::max(threads, 1);
 }
 
-inline void correlate(const Correlation& c, int threads) {
+template <bool Gradient>
+void correlate(const Correlation& c, int threads) {
     if (c.rows.span.empty() || c.columns.span.empty() || !c.batch || !c.filters) return;
     threads = worthwhile_threads(c, threads);
     const Direct direct(c, threads);
-    if (!correlate_by_winograd(c, direct.cost, threads)) direct.run();
+    if (!correlate_by_winograd<Gradient>(c, direct.cost, threads)) direct.run();
 }
 
 }  // namespace c01b

@@ -83,8 +83,10 @@ struct ConvWinograd {
         }
     }
 
-    // By the flag; negative: by a test, whatever it says.
-    bool allowed() const { return c.winograd == -M || c.winograd >= WinogradPrices<M, R>::allowed; }
+    // By the flag; negative: by a test, whatever it says. A gradient's ties are nobody's.
+    bool allowed() const {
+        return c.winograd == -M || c.winograd >= (R == 5 && c.is_gradient() ? 2 : WinogradPrices<M, R>::allowed);
+    }
 
     // False: something was not finite, and the target is not to be used.
     bool run(int threads) const {

@@ -7,7 +7,7 @@
 namespace c01b {
 
 inline void filter_acts(const ConvShape& s, const float* images, const float* filters, float* outputs, int threads) {
-    correlate(forward_correlation(s, images, filters, outputs), threads);
+    correlate<false>(forward_correlation(s, images, filters, outputs), threads);
 }
 
 }  // namespace c01b

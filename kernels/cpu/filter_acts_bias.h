@@ -23,7 +23,7 @@ inline int filter_acts_bias_op(PyArrayObject* images_in, PyArrayObject* filters_
     const auto kernel = [&](const ConvShape&, const float* x, const float* w, float* target, int threads) {
         Correlation c = forward_correlation(s, x, w, target);
         c.epilogue = {bias.data<float>(), activation, sums};
-        correlate(c, threads);
+        correlate<false>(c, threads);
     };
     return run_kernel(kernel, s, images, filters, out, shape);
 }

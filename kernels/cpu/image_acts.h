@@ -7,7 +7,7 @@ namespace c01b {
 
 inline void image_acts(const ConvShape& s, const float* outputs_grad, const float* filters, float* images_grad,
                        int threads) {
-    correlate(gradient_correlation(s, outputs_grad, filters, images_grad), threads);
+    correlate<true>(gradient_correlation(s, outputs_grad, filters, images_grad), threads);
 }
 
 }  // namespace c01b

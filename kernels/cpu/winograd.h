@@ -121,6 +121,7 @@ constexpr Matrix<Columns, Rows> transposed(const Matrix<Rows, Columns>& a) {
 template <const auto& algorithm>
 struct Algorithm {
     static constexpr auto image = algorithm.image;
+    static constexpr auto image_transposed = transposed(image);
     static constexpr auto filter = algorithm.filter;
     static constexpr auto filter_transposed = transposed(filter);
     static constexpr auto output = algorithm.output;
