@@ -12,6 +12,7 @@
 // source pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel block's
 // filters stay in L2. Pixels of different rows and columns share a tile when they are clipped alike.
 #pragma once
+#include <cmath>
 #include <numeric>
 
 #include "conv_axes.h"
@@ -92,7 +93,7 @@ struct FilterTile {
 struct FilterLanes {
     int64_t taps, vectors, filter_blocks, channel_blocks;
     int64_t item_rows, chunks, source_column, source_columns;
-    int64_t panel_floats, sums_floats;
+    int64_t panel_floats, sums_floats, packed_floats;  // packed: of filters that an item packs; 0: all are packed before
     Table<int64_t> rows, columns;  // target columns, and the rows of each item, sorted by the taps they meet
 };
 
@@ -105,16 +106,21 @@ inline void sort_by_taps(const Axis& axis, Table<int64_t>& targets, int64_t begi
 }
 
 // Rows of an item and chunks of filter blocks: as the threads' shares come out smallest, in units of a twentieth of the
-// products of a row and a filter block; a panel costs about one such unit a source row, its filters two.
+// products of a row and a filter block; a panel costs about one such unit a source row, its filters two. To pack a filter block
+// costs as much as the products of 24 pixels, and little more than half of that where the item that needs it does so, whose filters
+// then are in its L2.
 inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
     const int64_t rows = c.rows.span.size(), columns = c.columns.span.size();
     const int64_t row_floats = c.depth * l.source_columns * c.batch, panel_limit = 192 * 1024;
-    int64_t best = INT64_MAX;
+    const double packing = 20 * 24.0 / (columns * c.batch);
+    double best = HUGE_VAL;
     for (int64_t item_rows = rows;; item_rows = block_count(item_rows, 2)) {
         const int64_t source_rows = widest(c.rows, item_rows);
         for (int64_t chunks = 1; chunks <= std::min<int64_t>(l.filter_blocks, 4 * threads); ++chunks) {
-            const int64_t rounds = block_count(c.groups * block_count(rows, item_rows) * chunks, threads);
-            const int64_t cost = rounds * (block_count(l.filter_blocks, chunks) * (20 * item_rows + 2) + source_rows);
+            const double rounds = block_count(c.groups * block_count(rows, item_rows) * chunks, threads) + waiting;
+            const double blocks = block_count(l.filter_blocks, chunks), of_item = item_rows == rows ? 0.6 * packing : 0;
+            const double before = item_rows == rows ? 0 : packing * l.filter_blocks * c.groups / threads;
+            const double cost = rounds * (blocks * (20 * item_rows + 2 + of_item) + source_rows) + before;
             const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
             if (!fits || cost >= best) continue;
             best = cost, l.item_rows = item_rows, l.chunks = chunks;
@@ -123,6 +129,7 @@ inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
         if (item_rows == 1) break;
     }
     l.sums_floats = l.item_rows * columns * c.batch * std::min<int64_t>(tile_vectors, l.vectors) * lanes;
+    l.packed_floats = l.item_rows == rows ? block_count(c.depth, l.channel_blocks) * l.taps * tile_vectors * lanes : 0;
 }
 
 inline FilterLanes plan_filter_lanes(const Correlation& c, int threads) {
@@ -160,6 +167,22 @@ inline void pack_filter_vectors(const Correlation& c, int64_t group, int64_t fro
             }
         }
 }
+
+// Of filter block `block` and channel block `part`.
+struct FilterPart {
+    int64_t vector, vectors, channel, channels;
+
+    FilterPart(const Correlation& c, const FilterLanes& l, int64_t block, int64_t part)
+        : vector(block_begin(l.vectors, l.filter_blocks, block)),
+          vectors(block_begin(l.vectors, l.filter_blocks, block + 1) - vector),
+          channel(block_begin(c.depth, l.channel_blocks, part)),
+          channels(block_begin(c.depth, l.channel_blocks, part + 1) - channel) {}
+    int64_t pitch() const { return vectors * lanes; }
+    int64_t filters(const Correlation& c) const { return std::min(pitch(), c.filters - vector * lanes); }
+    void pack(const Correlation& c, int64_t group, float* to) const {
+        pack_filter_vectors(c, group, channel, channel + channels, vector * lanes, filters(c), pitch(), to);
+    }
+};
 
 // One item: filter blocks [block, block_end) of target rows [row, row_end) of a group.
 struct RowsItem {
@@ -219,50 +242,51 @@ inline int64_t alike_end(const Axis& axis, const Table<int64_t>& list, int64_t b
     return i;
 }
 
-inline void correlate_rows(const Correlation& c, const FilterLanes& l, const RowsItem& item, const float* packed,
-                           float* panel, float* sums) {
+// `packed`: the group's filters, or room for those of a part.
+inline void correlate_rows(const Correlation& c, const FilterLanes& l, const RowsItem& item, float* packed, float* panel,
+                           float* sums) {
     const int64_t rows = c.rows.span.size(), columns = c.columns.span.size(), pixels = columns * c.batch;
     pack_pixels(c, l, item, panel);
     for (int64_t block = item.block; block < item.block_end; ++block) {
-        const int64_t vector = block_begin(l.vectors, l.filter_blocks, block);
-        const int64_t vectors = block_begin(l.vectors, l.filter_blocks, block + 1) - vector, pitch = vectors * lanes;
         for (int64_t part = 0; part < l.channel_blocks; ++part) {
-            const int64_t channel = block_begin(c.depth, l.channel_blocks, part);
-            const int64_t channels = block_begin(c.depth, l.channel_blocks, part + 1) - channel;
-            const float* x = panel + channel * l.source_columns * c.batch * item.source_rows;
-            const float* w = packed + (vector * lanes * c.depth + channel * pitch) * l.taps;
+            const FilterPart f(c, l, block, part);
+            const float* x = panel + f.channel * l.source_columns * c.batch * item.source_rows;
+            float* w = packed + (l.packed_floats ? 0 : (f.vector * lanes * c.depth + f.channel * f.pitch()) * l.taps);
+            if (l.packed_floats) f.pack(c, item.group, w);
             for (int64_t i = item.row, i_end; i < item.row_end; i = i_end) {
                 i_end = alike_end(c.rows, l.rows, i, item.row_end);
                 for (int64_t j = 0, j_end; j < columns; j = j_end) {
                     j_end = alike_end(c.columns, l.columns, j, columns);
-                    multiply_pixels(c, l, item, &l.rows[i], i_end - i, &l.columns[j], j_end - j, x, channels, w,
-                                    vectors, sums, part > 0);
+                    multiply_pixels(c, l, item, &l.rows[i], i_end - i, &l.columns[j], j_end - j, x, f.channels, w,
+                                    f.vectors, sums, part > 0);
                 }
             }
         }
-        const int64_t filter = vector * lanes, count = std::min(pitch, c.filters - filter);
+        const FilterPart f(c, l, block, 0);
+        const int64_t filter = f.vector * lanes, count = f.filters(c);
         float* target = c.target_of(item.group) + (filter * rows + item.row) * pixels;
-        transpose_into(sums, pitch, (item.row_end - item.row) * pixels, count, target, rows * pixels);
+        transpose_into(sums, f.pitch(), (item.row_end - item.row) * pixels, count, target, rows * pixels);
         if (c.epilogue)
             finish_sums(c, item.group, filter, count, target, rows * pixels, (item.row_end - item.row) * pixels);
     }
 }
 
+// All filters, groups one after another.
+inline float* pack_all_filters(const Correlation& c, const FilterLanes& l, int64_t of_group, int threads) {
+    float* packed = scratch<Prepared>(c.groups * of_group);
+    parallel_for(c.groups * l.channel_blocks * l.filter_blocks, threads, [&](int64_t i, int) {
+        const int64_t group = i / l.filter_blocks / l.channel_blocks;
+        const FilterPart f(c, l, i % l.filter_blocks, i / l.filter_blocks % l.channel_blocks);
+        f.pack(c, group, packed + group * of_group + (f.vector * lanes * c.depth + f.channel * f.pitch()) * l.taps);
+    });
+    return packed;
+}
+
 inline void correlate_filter_lanes(const Correlation& c, int threads) {
     const FilterLanes l = plan_filter_lanes(c, threads);
-    const int64_t packed_floats = c.depth * l.taps * l.vectors * lanes;  // of a group
-    float* packed = scratch<Prepared>(c.groups * packed_floats);
-    parallel_for(c.groups * l.channel_blocks * l.filter_blocks, threads, [&](int64_t i, int) {
-        const int64_t block = i % l.filter_blocks, channel_block = i / l.filter_blocks % l.channel_blocks;
-        const int64_t group = i / l.filter_blocks / l.channel_blocks;
-        const int64_t from = block_begin(c.depth, l.channel_blocks, channel_block);
-        const int64_t end = block_begin(c.depth, l.channel_blocks, channel_block + 1);
-        const int64_t vector = block_begin(l.vectors, l.filter_blocks, block);
-        const int64_t pitch = (block_begin(l.vectors, l.filter_blocks, block + 1) - vector) * lanes;
-        pack_filter_vectors(c, group, from, end, vector * lanes, std::min(pitch, c.filters - vector * lanes), pitch,
-                            packed + group * packed_floats + (vector * lanes * c.depth + from * pitch) * l.taps);
-    });
-    const int64_t share = l.panel_floats + l.sums_floats, rows = c.rows.span.size();
+    const int64_t of_group = c.depth * l.taps * l.vectors * lanes;
+    float* packed = l.packed_floats ? nullptr : pack_all_filters(c, l, of_group, threads);
+    const int64_t share = l.panel_floats + l.sums_floats + l.packed_floats, rows = c.rows.span.size();
     float* work = scratch<Working>(share * threads);
     const int64_t row_items = block_count(rows, l.item_rows);
     parallel_for(c.groups * l.chunks * row_items, threads, [&](int64_t i, int thread) {
@@ -275,8 +299,8 @@ inline void correlate_filter_lanes(const Correlation& c, int threads) {
         item.row_end = std::min(item.row + l.item_rows, rows);
         item.source = source_begin(c.rows, item.row, item.row_end);
         item.source_rows = source_end(c.rows, item.row, item.row_end) - item.source;
-        correlate_rows(c, l, item, packed + item.group * packed_floats, work + thread * share,
-                       work + thread * share + l.panel_floats);
+        float *panel = work + thread * share, *sums = panel + l.panel_floats;
+        correlate_rows(c, l, item, packed ? packed + item.group * of_group : sums + l.sums_floats, panel, sums);
     });
 }
 

@@ -122,7 +122,7 @@ private:
             const double taps = n * std::ceil(row_taps / phases) * column_taps;
             const double rows = block_count(static_cast<int64_t>(taps), tile_rows) * tile_rows;
             const double item = vectors * (rows * (c.depth + 8) / 0.95 + c.depth * 4) + 6 * n * results + 1.5 * taps * c.depth;
-            const double with = block_count(c.groups * block_count(c.filters, n) * c.rows.step, threads) * item;
+            const double with = (block_count(c.groups * block_count(c.filters, n) * c.rows.step, threads) + waiting) * item;
             if (with < cost && n * target_floats <= limit) cost = with, channels = n;
             if (n == 1) break;
         }

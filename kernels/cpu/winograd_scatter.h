@@ -145,7 +145,7 @@ private:
         const double transforms = (Price::images * c.depth + Price::outputs * filters) * (1 + 2 * parted);
         const double item = vectors * (points * c.depth * filters / winograd_share + transforms);
         const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
-        return block_count(c.groups * in_chunks * block_count(c.batch, of_images), threads) * item + taps;
+        return (block_count(c.groups * in_chunks * block_count(c.batch, of_images), threads) + waiting) * item + taps;
     }
 
     bool run_item(const Item& item) const {
