@@ -43,8 +43,8 @@ def configure(**settings):
         compilation.
     winograd : {'off', 'f2', 'f4'}
         Winograd's algorithm for 3 x 3, 5 x 5 and 7 x 7 filters, and those that a stride cuts to such (the flag
-        ``layoutopt.winograd``): not at all; where it is no less accurate than a direct kernel; also F(4x4, 3x3), some 6 times less accurate, and F(4x4, 5x5), which breaks ties. A
-        run-time parameter.
+        ``layoutopt.winograd``): not at all; where it is no less accurate than a direct kernel; also F(4x4, 3x3), some 6
+        times less accurate, and forward F(4x4, 5x5), which breaks ties. A run-time parameter.
 
     Raises
     ------

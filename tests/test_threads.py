@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import theano
+
+from layoutopt.kernels import base
 
 CONVOLVE = """
 import numpy as np, theano, os, sys
@@ -144,3 +147,33 @@ def test_openmp_is_told_before_it_is_loaded(flags, told):
     variables["THEANO_FLAGS"] = variables.get("THEANO_FLAGS", "") + flags
     answer = subprocess.run([sys.executable, "-c", program], env=variables, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert answer.split() == [str(told), "False"]
+
+
+# Item 0 ends when all others have, of which the first half is its own thread's.
+ITEMS = """
+#include <chrono>
+#include <thread>
+#include "parallel.h"
+int main() {
+    const int count = 1000;
+    int times[count] = {}, threads = 0, done = 0;
+    c01b::parallel_for(count, 2, [&](int64_t i, int) {
+        __atomic_add_fetch(&times[i], 1, __ATOMIC_SEQ_CST);
+        if (!i) threads = omp_get_num_threads();
+        for (int ms = 0; i == 0 && threads == 2 && __atomic_load_n(&done, __ATOMIC_SEQ_CST) < count - 1 && ms < 60000; ++ms)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        if (i) __atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
+        else if (threads == 2 && __atomic_load_n(&done, __ATOMIC_SEQ_CST) < count - 1) std::exit(2);
+    });
+    for (int n : times)
+        if (n != 1) return 1;
+    return threads == 2 ? 0 : 3;
+}
+"""
+
+
+def test_a_thread_that_is_done_takes_what_another_has_left(tmp_path):
+    (tmp_path / "program.cpp").write_text(ITEMS)
+    subprocess.run([theano.config.cxx, "-std=gnu++17", "-fopenmp", "-I", base.CPU_HEADERS, "program.cpp", "-o", "program"],
+                   check=True, cwd=str(tmp_path))
+    assert subprocess.run([str(tmp_path / "program")]).returncode == 0

@@ -30,7 +30,8 @@ namespace c01b {
 
 // What transforms take, in multiply-adds of a vector (measured): of a vector of columns with its N^2 pixels, or its M^2
 // results; and of one filter's taps for one channel. And the least value of the flag that allows it: F(4,3) loses digits, and
-// with F(4,5) equal results in different places of a tile may be rounded apart, which breaks ties of a max-pooling behind it.
+// with F(4,5) equal results in different places of a tile may be rounded apart, which breaks ties of a max-pooling behind a forward
+// pass; a gradient's are nobody's.
 constexpr double winograd_share = 0.88;  // of peak, that the products reach: 75 to 88% (measured)
 template <int M, int R>
 struct WinogradPrices;
@@ -83,7 +84,7 @@ struct ConvWinograd {
         }
     }
 
-    // By the flag; negative: by a test, whatever it says. A gradient's ties are nobody's.
+    // By the flag; negative: by a test, whatever it says.
     bool allowed() const {
         return c.winograd == -M || c.winograd >= (R == 5 && c.is_gradient() ? 2 : WinogradPrices<M, R>::allowed);
     }

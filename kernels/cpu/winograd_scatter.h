@@ -58,7 +58,7 @@ public:
     // For a target that is not empty.
     WinogradScatter(const Correlation& c, int threads) : cost(HUGE_VAL), c(last_tap_first(c)) {
         first_row = 1 - R - c.rows.origin, first_column = 1 - R - c.columns.origin;
-        tile_rows_ = block_count(c.source_h, M), tile_columns = block_count(c.source_w, M);
+        tiles_down = block_count(c.source_h, M), tiles_across = block_count(c.source_w, M);
         const bool reached = first_row <= 0 && first_column <= 0 &&
                              first_row + c.source_h + R - 1 >= static_cast<int64_t>(c.rows.span.size()) &&
                              first_column + c.source_w + R - 1 >= static_cast<int64_t>(c.columns.span.size());
@@ -108,7 +108,7 @@ private:
 
     const Correlation c;
     int64_t first_row, first_column;  // of the target, that the source's first pixel reaches
-    int64_t tile_rows_, tile_columns;
+    int64_t tiles_down, tiles_across;
     int64_t filter_blocks, images, chunks;         // images of an item, and chunks of filter blocks
     int64_t filter_point, panel_point, sum_pitch;  // odd multiples of a line, against strides of 4096 bytes
 
@@ -139,9 +139,9 @@ private:
     // Vectors that are put together from pieces of several tiles take three times as long.
     double estimate(int64_t of_images, int64_t in_chunks, int threads) const {
         using Price = ScatteredPrices<M, R>;
-        const int64_t count = tile_rows_ * tile_columns * of_images;
+        const int64_t count = tiles_down * tiles_across * of_images;
         const double vectors = block_count(count, lanes), filters = double(c.filters) / in_chunks;
-        const double parted = of_images % lanes ? std::min<double>(vectors, tile_rows_ * tile_columns) / vectors : 0;
+        const double parted = of_images % lanes ? std::min<double>(vectors, tiles_down * tiles_across) / vectors : 0;
         const double transforms = (Price::images * c.depth + Price::outputs * filters) * (1 + 2 * parted);
         const double item = vectors * (points * c.depth * filters / winograd_share + transforms);
         const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
@@ -149,7 +149,7 @@ private:
     }
 
     bool run_item(const Item& item) const {
-        const int64_t count = tile_rows_ * tile_columns * item.images, vectors = block_count(count, lanes);
+        const int64_t count = tiles_down * tiles_across * item.images, vectors = block_count(count, lanes);
         const int64_t blocks = block_count(vectors, tile_vectors);
         vec zeros = zero();  // as long as everything is finite
         for (int64_t b = 0; b < blocks; ++b) {
@@ -174,7 +174,7 @@ private:
         for (int64_t t = first, next; t < end; t = next) {
             const int64_t tile = t / item.images;
             next = std::min(end, (tile + 1) * item.images);
-            pieces.piece[pieces.count++] = {t - first, next - t, tile / tile_columns, tile % tile_columns,
+            pieces.piece[pieces.count++] = {t - first, next - t, tile / tiles_across, tile % tiles_across,
                                             item.image + t % item.images};
         }
     }
