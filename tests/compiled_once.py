@@ -3,7 +3,10 @@
 Each process has a cache of its own, as Theano's lock on a cache would let only one of them compile at a time. A kernel of ours
 takes g++ half a minute, and most are wanted by both: so each library is kept beside the caches under the digest of what it was
 made of (ccache would do that, where it is installed), and a process that wants one that another is making waits for it.
+
+Theano's own modules are many and short, and half of their time is Python's and numpy's headers: those are compiled first, once.
 """
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -12,6 +15,16 @@ import shutil
 from theano.gof import cmodule
 
 from layoutopt.kernels import base
+
+# As Theano's modules begin.
+HEADERS = """#include <Python.h>
+#include <iostream>
+#include "theano_mod_helper.h"
+#include <math.h>
+#include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
+"""
+
 
 def share_libraries(folder, worker):
     """Have Theano take libraries from this folder, and leave there what it compiles.
@@ -25,22 +38,52 @@ def share_libraries(folder, worker):
     """
     os.makedirs(folder, exist_ok=True)
     compile_alone = cmodule.output_subprocess_Popen
-    headers = base.headers_digest()
+    sources = base.headers_digest()
+
+    @contextlib.contextmanager
+    def made_once(*made_of):
+        """Where it is kept, and whether it is there already."""
+        kept = os.path.join(folder, hashlib.sha256(repr(made_of).encode()).hexdigest())
+        with open(kept + ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield kept, os.path.exists(kept)
+
+    def with_headers(command, flags):
+        """The command, with Theano's headers compiled."""
+        with made_once(HEADERS, flags) as (kept, there):
+            header = os.path.join(kept, "common.h")
+            if not there:
+                os.makedirs(kept + worker)
+                with open(os.path.join(kept + worker, "common.h"), "w") as text:
+                    text.write(HEADERS)
+                paths = [word for word in command if word.startswith("-I")]
+                compile_alone([command[0], *flags, *paths, "-x", "c++-header", os.path.join(kept + worker, "common.h"),
+                               "-o", os.path.join(kept + worker, "common.h.gch")])
+                os.replace(kept + worker, kept)
+        # A compiler that cannot use them reads them as they are.
+        return [command[0], "-include", header, *command[1:]]
+
+    def compile_new(command, library, source, code):
+        command = command + ["-g0"]  # nobody steps through them
+        if code.startswith(HEADERS) and not any(word.startswith("-std=") for word in command):
+            options = ("-o", "-shared", library, source)
+            return compile_alone(with_headers(command, [word for word in command[1:] if word not in options
+                                                        and not word.startswith(("-I", "-L", "-l"))]))
+        # Vectors narrower than the machine's, and one thread, are tested for what they compute, not for what g++ makes of loops,
+        # which takes it twice as long.
+        narrow = any(word.startswith("-DLAYOUTOPT_LANES") for word in command) or "-fopenmp" not in command
+        return compile_alone(command + ["-O1"] * narrow)
 
     def compile_once(command):
         if "-shared" not in command:  # no module: Theano tries what the compiler can do
             return compile_alone(command)
         library, source = command[command.index("-o") + 1:][:2]
         with open(source) as text:
-            made_of = [text.read(), headers, [word.replace(worker, "") for word in command if word not in (library, source)]]
-        kept = os.path.join(folder, hashlib.sha256(repr(made_of).encode()).hexdigest())
-        with open(kept + ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not os.path.exists(kept):
-                # Nobody steps through them; and vectors narrower than the machine's are tested for what they compute, not for what
-                # g++ makes of loops, which takes it twice as long.
-                narrow = any(word.startswith("-DLAYOUTOPT_LANES") for word in command)
-                answer = compile_alone(command + ["-g0"] + ["-O1"] * narrow)
+            code = text.read()
+        with made_once(code, sources, [word.replace(worker, "") for word in command if word not in (library, source)]) as (
+                kept, there):
+            if not there:
+                answer = compile_new(command, library, source, code)
                 if answer[2]:
                     return answer
                 shutil.copyfile(library, kept + worker)

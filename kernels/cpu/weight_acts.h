@@ -427,7 +427,7 @@ inline Plan make_plan(const ConvShape& s, int64_t products_a_slice, int threads)
         } else {
             plan.products_a_slice = std::max<int64_t>(1, ceil_div(ceil_div(products, slices), lanes) * lanes);
         }
-        const int64_t units = ceil_div(s.groups * blocks * plan.parts * plan.slices, threads);
+        const double units = ceil_div(s.groups * blocks * plan.parts * plan.slices, threads) + waiting;
         const double cost = units * unit_cost(s, plan) + (slices > 1 ? 8 * results * slices / threads : 0);
         if (least < 0 || cost < least) least = plan.cost = cost, best = plan;
     };
