@@ -136,13 +136,13 @@ private:
         }
     }
 
-    // Vectors that are put together from pieces of several tiles take three times as long.
+    // Vectors that are put together from pieces of several tiles take twice as long.
     double estimate(int64_t of_images, int64_t in_chunks, int threads) const {
         using Price = ScatteredPrices<M, R>;
         const int64_t count = tiles_down * tiles_across * of_images;
         const double vectors = block_count(count, lanes), filters = double(c.filters) / in_chunks;
         const double parted = of_images % lanes ? std::min<double>(vectors, tiles_down * tiles_across) / vectors : 0;
-        const double transforms = (Price::images * c.depth + Price::outputs * filters) * (1 + 2 * parted);
+        const double transforms = (Price::images * c.depth + Price::outputs * filters) * (1 + parted);
         const double item = vectors * (points * c.depth * filters / winograd_share + transforms);
         const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
         return (block_count(c.groups * in_chunks * block_count(c.batch, of_images), threads) + waiting) * item + taps;
