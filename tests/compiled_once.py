@@ -69,9 +69,9 @@ def share_libraries(folder, worker):
             options = ("-o", "-shared", library, source)
             return compile_alone(with_headers(command, [word for word in command[1:] if word not in options
                                                         and not word.startswith(("-I", "-L", "-l"))]))
-        # Vectors narrower than the machine's, and one thread, are tested for what they compute, not for what g++ makes of loops,
-        # which takes it twice as long.
-        narrow = any(word.startswith("-DLAYOUTOPT_LANES") for word in command) or "-fopenmp" not in command
+        # Vectors narrower than the machine's are tested for what they compute, not for what g++ makes of loops, which takes it
+        # twice as long.
+        narrow = any(word.startswith("-DLAYOUTOPT_LANES") for word in command)
         return compile_alone(command + ["-O1"] * narrow)
 
     def compile_once(command):

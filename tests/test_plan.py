@@ -40,7 +40,7 @@ def cheapest(problem):
     return min(cost(problem, layouts) for layouts in itertools.product(*options))
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(problems())
 def test_no_assignment_is_cheaper(problem):
     plan = solve(problem)

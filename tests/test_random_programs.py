@@ -19,7 +19,7 @@ from program_steps import programs
 from programs import Program
 
 KEPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "regressions")
-NUMBER = int(os.environ.get("FUZZ", 0)) or 80
+NUMBER = int(os.environ.get("FUZZ", 0)) or 50
 SEED = os.environ.get("FUZZ_SEED")
 COMPILED = os.environ.get("FUZZ_COMPILED") or "cheap"  # see program_check.check
 # Each example is compiled twice; a fixture that all examples share does no harm.

@@ -124,7 +124,7 @@ inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
             const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
             if (!fits || cost >= best) continue;
             best = cost, l.item_rows = item_rows, l.chunks = chunks;
-            l.panel_floats = source_rows * row_floats;
+            l.panel_floats = block_count(source_rows * row_floats, 16) * 16;  // what follows begins with a line
         }
         if (item_rows == 1) break;
     }
