@@ -53,7 +53,7 @@ def share_libraries(folder, worker):
         with made_once(HEADERS, flags) as (kept, there):
             header = os.path.join(kept, "common.h")
             if not there:
-                os.makedirs(kept + worker)
+                os.makedirs(kept + worker, exist_ok=True)  # of a process that was stopped
                 with open(os.path.join(kept + worker, "common.h"), "w") as text:
                     text.write(HEADERS)
                 paths = [word for word in command if word.startswith("-I")]

@@ -115,7 +115,6 @@ private:
         float *panel, *sums, *work;
     };
 
-    static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
     int64_t filter_at(int64_t block) const { return block_begin(c.filters, filter_blocks, block); }
 
     double estimate(int64_t in_chunks, int threads) const {

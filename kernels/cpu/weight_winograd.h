@@ -122,7 +122,6 @@ private:
         int rows, columns;
     };
 
-    static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
     int64_t channel_at(int64_t block) const { return block_begin(columns.depth, channel_blocks, block); }
     int64_t vector_at(int64_t block) const { return block_begin(filter_vectors, filter_blocks, block); }
     int64_t work_floats() const { return columns.work_floats() + (M * M * lanes + R * R) * lanes; }

@@ -20,6 +20,9 @@
 
 namespace c01b {
 
+// So many floats, made an odd multiple of a line: from one point to the next, against strides of 4096 bytes.
+inline int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
+
 // [begin, end) of a tile's N pixels, `stride` apart, that are inside the source.
 struct Inside {
     int64_t begin, end;

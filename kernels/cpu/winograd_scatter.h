@@ -112,7 +112,6 @@ private:
     int64_t filter_blocks, images, chunks;         // images of an item, and chunks of filter blocks
     int64_t filter_point, panel_point, sum_pitch;  // odd multiples of a line, against strides of 4096 bytes
 
-    static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
     int64_t filter_at(int64_t block) const { return block_begin(c.filters, filter_blocks, block); }
 
     // Of the convolution that this is the transpose of, taps come in the other order.
