@@ -17,6 +17,7 @@
 
 #include "conv_axes.h"
 #include "parallel.h"
+#include "stream.h"
 
 namespace c01b {
 
@@ -58,6 +59,9 @@ struct Pixel {
     float* sums;
 };
 
+// Filters come from L2, which a tile of few pixels, or a core that shares its caches, waits for.
+constexpr int64_t products_ahead = 8;
+
 // Adds the products of P pixels and V vectors of filters to their sums, or sets them.
 template <int P, int V>
 struct FilterTile {
@@ -74,7 +78,7 @@ struct FilterTile {
             for (int64_t i = 0; i < p.length; ++i, w += V * lanes) {
                 vec weight[V];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) weight[v] = load(w + v * lanes);
+                for (int v = 0; v < V; ++v) weight[v] = load(w + v * lanes), fetch_near(w + v * lanes, products_ahead * V * lanes);
 #pragma GCC unroll 8
                 for (int m = 0; m < P; ++m)
 #pragma GCC unroll 8

@@ -22,6 +22,7 @@
 #pragma once
 #include <cmath>
 
+#include "column_phases.h"
 #include "conv_axes.h"
 #include "parallel.h"
 
@@ -59,14 +60,14 @@ public:
     double cost;  // multiply-adds of a vector on the busiest thread; infinite where it does not apply
 
     // For a target that is not empty.
-    RowLanes(const Correlation& c, int threads) : c(c) {
+    RowLanes(const Correlation& c, int threads) : c(c), phases(phases_of(1)) {
         cost = HUGE_VAL;
         if (!c.columns.stride || !c.depth) return;
         taps = c.columns.order.size();
         filter_blocks = block_count(c.filters, tile_rows);
         share_out(threads);
-        lay_out(strips);
-        for (int64_t v = 0; v < taps; ++v) tap.push_back(v % c.columns.stride * phase + v / c.columns.stride * c.batch);
+        phases = phases_of(strips), pitch = phases.row_pitch();
+        for (int64_t v = 0; v < taps; ++v) tap.push_back(phases.tap(v));
     }
 
     // False: the target is not computed.
@@ -98,7 +99,8 @@ private:
 
     const Correlation& c;
     int64_t taps, filter_blocks;
-    int64_t places, phase, pitch;  // of a strip's phase: columns, floats; and floats of a source row and channel
+    ColumnPhases phases;  // of the widest strip
+    int64_t pitch;        // floats of a source row and channel
     int64_t item_rows, chunks, strips = 1, panel_floats;
     Table<int64_t> tap;  // where a tap's pixels are
 
@@ -110,12 +112,10 @@ private:
     }
     int64_t vectors_of(Strip s) const { return block_count((s.end - s.begin) * c.batch, lanes); }
 
-    // The panel of the widest of so many strips.
-    void lay_out(int64_t strips) {
-        places = block_count(c.columns.span.size(), strips) + (taps - 1) / c.columns.stride;
-        phase = block_count(places * c.batch, lanes) * lanes + lanes;  // loads of the last vector may reach past the places
-        pitch = c.columns.stride * phase;
-        if (pitch % 1024 == 0) pitch += lanes;  // against strides of 4096 bytes
+    // The rows of the widest of so many strips.
+    ColumnPhases phases_of(int64_t strips) const {
+        const int64_t stride = std::max<int64_t>(1, c.columns.stride), taps = c.columns.order.size();
+        return {c.source_w, c.batch, stride, taps, block_count(c.columns.span.size(), strips)};
     }
 
     // Rows of an item, chunks of filter blocks and strips of columns, as the busiest thread has least to do. Strips only where
@@ -123,22 +123,21 @@ private:
     void share_out(int threads) {
         const int64_t columns = c.columns.span.size();
         for (int64_t n = 1; n <= columns; n *= 2) {
-            lay_out(n);
             double vectors = 0;
             for (int64_t i = 0; i < n; ++i) vectors += vectors_of(strip_at(i, n));
-            if (share_rows_out(threads, n, vectors)) break;
+            if (share_rows_out(threads, n, vectors, phases_of(n))) break;
         }
     }
 
     // The same for so many strips; whether a target row's sources fit L2. The products, at 90% of peak, what ends a tile, and
-    // copying (measured: 4 cycles a place and 3 for each of its vectors).
-    bool share_rows_out(int threads, int64_t in_strips, double vectors) {
+    // copying.
+    bool share_rows_out(int threads, int64_t in_strips, double vectors, const ColumnPhases& sorted) {
         const int64_t rows = c.rows.span.size(), limit = 192 * 1024;  // floats of a panel
         const double loads = std::max(1.0, 2.2 / c.filters);  // of a tile of one or two filters they are the bound
         const double products = c.depth * mean_taps(c.rows) * taps * loads;
-        const double copied = in_strips * c.depth * c.columns.stride * places * (4 + 3 * block_count(c.batch, lanes));
+        const double copied = in_strips * c.depth * sorted.cost();
         for (int64_t n = rows;; n = block_count(n, 2)) {
-            const int64_t source_rows = widest(c.rows, n), floats = source_rows * c.depth * pitch;
+            const int64_t source_rows = widest(c.rows, n), floats = source_rows * c.depth * sorted.row_pitch();
             for (int64_t m = 1; m <= std::min<int64_t>(filter_blocks, threads); ++m) {
                 const double filters = double(c.filters) / m;
                 const double share = floats > limit ? 0.8 : 0.9;  // of peak
@@ -166,30 +165,10 @@ private:
 
     // Source rows [first, end) of a strip as [row][channel][phase][column][image].
     void pack_rows(int64_t group, int64_t first, int64_t end, Strip strip, float* panel) const {
-        const int64_t stride = c.columns.stride;
+        const int64_t first_column = strip.begin * c.columns.stride + c.columns.origin;
         for (int64_t y = first; y < end; ++y)
             for (int64_t d = 0; d < c.depth; ++d, panel += pitch)
-                for (int64_t r = 0; r < stride; ++r)
-                    pack_phase(c.source_of(group) + (d * c.source_h + y) * c.source_w * c.batch,
-                               strip.begin * stride + c.columns.origin + r, panel + r * phase);
-    }
-
-    // Columns first, first + stride, ... of a source row, zeros outside of it.
-    void pack_phase(const float* row, int64_t first, float* to) const {
-        const int64_t stride = c.columns.stride;
-        const int64_t begin = std::min(first < 0 ? block_count(-first, stride) : 0, places);
-        const int64_t end = first < c.source_w ? std::min(places, block_count(c.source_w - first, stride)) : 0;
-        if (begin >= end) {
-            std::fill(to, to + phase, 0.0f);
-            return;
-        }
-        std::fill(to, to + begin * c.batch, 0.0f);
-        if (stride == 1) copy_floats(row + (first + begin) * c.batch, (end - begin) * c.batch, to + begin * c.batch);
-        else if (c.batch == 1)
-            for (int64_t q = begin; q < end; ++q) to[q] = row[first + q * stride];
-        else
-            for (int64_t q = begin; q < end; ++q) copy_floats(row + (first + q * stride) * c.batch, c.batch, to + q * c.batch);
-        std::fill(to + end * c.batch, to + phase, 0.0f);
+                phases.sort(c.source_of(group) + (d * c.source_h + y) * c.source_w * c.batch, first_column, panel);
     }
 
     void run_item(const Item& item, const float* packed, float* panel) const {

@@ -102,20 +102,28 @@ struct OuterTile {
         for (int64_t i = 0; i < t.run_count; ++i) {
             const Run run = t.runs[i];
             const float* g = t.grads + int64_t{run.product} * (Vectors * lanes);
-            for (int32_t piece = 0; piece < run.pieces; ++piece) {
-                const float* x[Rows];
-                for (int r = 0; r < Rows; ++r) x[r] = t.first_of(r, run, piece);
-                for (int32_t p = 0; p < run.length; ++p, g += Vectors * lanes) {
-                    vec gv[Vectors];
-                    for (int v = 0; v < Vectors; ++v) gv[v] = load(g + v * lanes);
-                    for (int r = 0; r < Rows; ++r) {
-                        const vec xv = splat(x[r][p]);
-                        for (int v = 0; v < Vectors; ++v) acc[r][v] += xv * gv[v];
-                    }
+            const float* x[Rows];
+#pragma GCC unroll 8
+            for (int r = 0; r < Rows; ++r) x[r] = t.first_of(r, run, 0);
+            int64_t at = 0;
+            int32_t left = run.length;  // of the piece: one loop over all pieces, as they may be single products
+            for (const float* end = g + int64_t{run.length} * run.pieces * (Vectors * lanes); g < end; g += Vectors * lanes) {
+                vec gv[Vectors];
+#pragma GCC unroll 8
+                for (int v = 0; v < Vectors; ++v) gv[v] = load(g + v * lanes);
+#pragma GCC unroll 8
+                for (int r = 0; r < Rows; ++r) {
+                    const vec xv = splat(x[r][at]);
+#pragma GCC unroll 8
+                    for (int v = 0; v < Vectors; ++v) acc[r][v] += xv * gv[v];
                 }
+                const bool gap = --left == 0;
+                at += 1 + (gap ? t.image_gap : 0), left = gap ? run.length : left;
             }
         }
+#pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
             for (int v = 0; v < Vectors; ++v)
                 add(t.result + t.result_row[r] + v * lanes, acc[r][v], t.filters - v * lanes);
     }
@@ -309,10 +317,9 @@ struct Unit {
         for (int64_t v = 0; v < s.filter_w; ++v) find_runs(s, v, output_rows, chunk, runs[v]);
         const int64_t rows = channels.size() * us.size();
         const int64_t tiles = ceil_div(rows, dot ? DotTile::max_rows : OuterTile::max_rows);
-        const int64_t height = ceil_div(rows, tiles);  // equal heights rather than a thin last tile
-        for (int64_t first = 0; first < rows; first += height) {
+        for (int64_t i = 0; i < tiles; ++i) {  // of equal heights: a thin one takes as long to read the panel
+            const int64_t first = rows * i / tiles, tile_rows = rows * (i + 1) / tiles - first;
             int64_t image_row[OuterTile::max_rows], result_row[OuterTile::max_rows];
-            const int64_t tile_rows = std::min(height, rows - first);
             for (int64_t r = 0; r < tile_rows; ++r) {
                 const int64_t c = channels.begin + (first + r) / us.size(), u = us.begin + (first + r) % us.size();
                 image_row[r] = (c * s.height + u - s.pad_y) * s.width * s.batch;

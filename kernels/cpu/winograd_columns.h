@@ -13,7 +13,9 @@
 //
 // With a stride all of this is done for each of its own phases (winograd_phases.h).
 #pragma once
+#include "column_phases.h"
 #include "conv_axes.h"
+#include "interleave.h"
 #include "stream.h"
 #include "winograd.h"
 #include "winograd_phases.h"
@@ -45,42 +47,6 @@ struct ColumnBlock {
     int64_t begin[tile_vectors + 1];  // where each vector's runs begin
     TileRun run[tile_vectors * lanes];
 };
-
-// a and b to a0 b0 a1 b1 ...
-inline void interleave(vec& a, vec& b) {
-    index_vec low = {}, high = {};
-    for (int i = 0; i < lanes; ++i) low[i] = i / 2 + i % 2 * lanes, high[i] = low[i] + lanes / 2;
-    const vec old = a;
-    a = __builtin_shuffle(old, b, low), b = __builtin_shuffle(old, b, high);
-}
-inline void separate(vec& a, vec& b) {
-    index_vec even = {}, odd = {};
-    for (int i = 0; i < lanes; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
-    const vec old = a;
-    a = __builtin_shuffle(old, b, even), b = __builtin_shuffle(old, b, odd);
-}
-// The elements from, from + Step, ...; Step is a power of two.
-template <int Step>
-inline vec load_every(const float* from) {
-    if constexpr (Step == 1) return load(from);
-    else {
-        vec a = load_every<Step / 2>(from), b = load_every<Step / 2>(from + Step / 2 * lanes);
-        separate(a, b);
-        return a;
-    }
-}
-// Vectors of every M-th element to the elements in order, and back.
-inline void interleave(vec (&x)[2]) { interleave(x[0], x[1]); }
-inline void interleave(vec (&x)[4]) {
-    interleave(x[0], x[2]), interleave(x[1], x[3]);
-    // x[0], x[2] are a0 c0 a1 c1 ..., x[1], x[3] are b0 d0 b1 d1 ...
-    interleave(x[0], x[1]), interleave(x[2], x[3]);
-}
-inline void separate(vec (&x)[2]) { separate(x[0], x[1]); }
-inline void separate(vec (&x)[4]) {
-    separate(x[0], x[1]), separate(x[2], x[3]);
-    separate(x[0], x[2]), separate(x[1], x[3]);
-}
 
 template <int M, int R>
 struct WinogradColumns {
@@ -290,7 +256,8 @@ private:
         }
         if (c.batch == 1) {
             for (int q = 0; q < M; ++q)
-                pick(row, first + q * stride, M * stride, tiles, {in.begin - q, in.end - q}, to + q * phase);
+                pick_columns(row, first + q * stride, M * stride, tiles, block_count(std::max<int64_t>(in.begin - q, 0), M),
+                             block_count(std::max<int64_t>(in.end - q, 0), M), to + q * phase);
             return;
         }
         const int n = static_cast<int>(c.batch);
@@ -302,25 +269,7 @@ private:
             }
     }
 
-    // Of one image, pixels first, first + step, ..., `count` of them, of which those exist that are the M-th of those in `in`.
-    static void pick(const float* row, int64_t first, int64_t step, int64_t count, const Inside& in, float* to) {
-        const int64_t begin = std::min(count, block_count(std::max<int64_t>(in.begin, 0), M));
-        const int64_t end = std::max(begin, std::min(count, block_count(std::max<int64_t>(in.end, 0), M)));
-        std::fill(to, to + begin, 0.0f);
-        int64_t t = begin;  // a vector is loaded up to before the next pixel, which exists; the last one begins where it can
-        const auto load_while_more = [&](auto every) __attribute__((always_inline)) {
-            while (end - begin > lanes && t < end - 1) {
-                t = std::min(t, end - 1 - lanes);
-                store(to + t, load_every<every.value>(row + first + t * step)), t += lanes;
-            }
-        };
-        if (step == 2 * M) load_while_more(std::integral_constant<int, 2 * M>());
-        if (step == 4 * M) load_while_more(std::integral_constant<int, 4 * M>());
-        for (; t < end; ++t) to[t] = row[first + t * step];
-        std::fill(to + end, to + count, 0.0f);
-    }
-
-    // The same for one image, of whose row the pixels in `in` exist: M vectors of neighbouring pixels at a time.
+    // Of one image, of whose row the pixels in `in` exist: M vectors of neighbouring pixels at a time.
     void sort_single(const float* row, const Inside& in, int64_t first, int64_t tiles, float* to) const {
         for (int64_t t = 0; t < tiles; t += lanes) {
             vec x[M];
