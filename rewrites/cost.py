@@ -43,8 +43,9 @@ WINOGRAD_PRICES = {(2, 3): (450.0, 330.0, 40.0, 2), (4, 3): (1500.0, 1400.0, 85.
 # kernels/cpu/winograd_scatter.h, for image gradients: the first three of the same.
 SCATTERED = "scattered"
 WINOGRAD_SCATTERED = {(2, 5, SCATTERED): (700.0, 1900.0, 200.0), (4, 5, SCATTERED): (3500.0, 6400.0, 450.0),
-                      (2, 7, SCATTERED): (3500.0, 5300.0, 500.0)}
+                      (2, 7, SCATTERED): (3300.0, 4800.0, 500.0)}
 WINOGRAD_SHARE = 0.88  # of peak, that the products reach
+WINOGRAD_FILTERS, WINOGRAD_WIDTH = 1e6, 4  # bytes of transformed filters beyond which each block of so many vectors reads them from L3
 WINOGRAD_WEIGHTS = {(2, 3): 2, (4, 3): 4, (4, 5): 2}  # those for weight gradients, with that flag, kernels/cpu/weight_winograd.h
 # What a line of transformed gradients takes, the bytes beyond which more, and how many times that a line of transformed images.
 WINOGRAD_LINE, WINOGRAD_CACHE, WINOGRAD_IMAGES = 17.0, 2.2e6, 1.3
@@ -281,6 +282,9 @@ class Machine(NamedTuple):
         lacking = algorithm[1] - (work.taps * work.groups / max(1, work.channels) / work.strides) ** 0.5
         products = (WINOGRAD_PRODUCTS[algorithm[:2]] ** 0.5 - lacking) ** 2 / WINOGRAD_SHARE
         of_group = vectors * (products * channels * filters + images * channels + outputs * filters)
+        floats = WINOGRAD_PRODUCTS[algorithm[:2]] * channels * filters
+        if SCATTERED not in algorithm and 4.0 * floats > WINOGRAD_FILTERS:
+            of_group += -(-vectors // WINOGRAD_WIDTH) * floats
         return 2.0 * self.lanes * work.groups * (of_group + taps * channels * filters)
 
     def _winograd_weights(self, work, algorithm, tiles):

@@ -41,5 +41,5 @@ def test_each_nest_at_any_shape_exactly(simd, tmp_path):
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = {name: int(count) for name, count in (line.rsplit(": ", 1) for line in done.stdout.splitlines())}
-    assert len(counts) == 11  # six nests, of which one has no forward pass
+    assert len(counts) == 13  # six nests, of which one has no forward pass, and two kinds of tiles for weights
     assert min(counts.values()) >= 25

@@ -129,12 +129,17 @@ private:
         }
     }
 
+    // How many times as long as their multiply-adds the products of a tile of so few vectors take (measured): for one, 7 loads
+    // and 6 chains of sums.
+    static double thin(double vectors) { return vectors <= 1 ? 1.9 : vectors <= 2 ? 1.3 : vectors <= 3 ? 1.1 : 1.0; }
+
     // The same for so many strips; whether a target row's sources fit L2. The products, at 90% of peak, what ends a tile, and
     // copying.
     bool share_rows_out(int threads, int64_t in_strips, double vectors, const ColumnPhases& sorted) {
         const int64_t rows = c.rows.span.size(), limit = 192 * 1024;  // floats of a panel
         const double loads = std::max(1.0, 2.2 / c.filters);  // of a tile of one or two filters they are the bound
-        const double products = c.depth * mean_taps(c.rows) * taps * loads;
+        const double a_tile = std::ceil(vectors / in_strips);
+        const double products = c.depth * mean_taps(c.rows) * taps * loads * thin(a_tile / std::ceil(a_tile / tile_vectors));
         const double copied = in_strips * c.depth * sorted.cost();
         for (int64_t n = rows;; n = block_count(n, 2)) {
             const int64_t source_rows = widest(c.rows, n), floats = source_rows * c.depth * sorted.row_pitch();

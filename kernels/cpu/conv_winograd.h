@@ -10,9 +10,9 @@
 //                                        +------------------+ x N^2             +-----+-----+-----+ x N^2
 //
 // The products are those of conv_batch_lanes.h, whose tiles of F filters x V vectors they use: as long as one point's
-// panel (C x 256 bytes) stays in L2, multiply-adds are the bound. Points are outermost: the other panels may wait in L3,
-// each is fetched once, and the transformed filters, up to 4 times the size of the filters, are read in order once for
-// every item, 4 bytes for 4 multiply-adds. What the transforms cost besides is reading N^2 pixels where M^2 are new (4 and
+// panel (C x 256 bytes) stays in L2, multiply-adds are the bound. Points are outermost, of as many filters as have 1 MB of
+// sums, which so wait in L2; the other panels may wait in L3, and the transformed filters, up to 4 times the size of the
+// filters, are read in order once for every item, 4 bytes for 4 multiply-adds. What the transforms cost besides is reading N^2 pixels where M^2 are new (4 and
 // 2.25 times), from L3 and memory in pieces of 256 bytes: with 64 channels that is a fifth of the time, and the bound.
 //
 // A tile mixes its pixels: a NaN or an infinity would spread to neighbours, and a sum may overflow that has no need to.
@@ -68,11 +68,12 @@ struct ConvWinograd {
     const Correlation& c;
     const WinogradColumns<M, R> columns;
     int64_t filter_blocks, chunks;                 // chunks of filter blocks, for more items than there are column blocks
+    int64_t at_once;                               // filter blocks of an item whose sums wait in L2
     int64_t filter_point, panel_point, sum_pitch;  // odd multiples of a line, against strides of 4096 bytes
     double cost;                                   // multiply-adds of a vector on the busiest thread
 
     // For a target that is not empty.
-    ConvWinograd(const Correlation& c, int threads) : c(c), columns(c) {
+    ConvWinograd(const Correlation& c, int threads) : c(c), columns(c, threads) {
         filter_blocks = block_count(c.filters, tile_rows);
         filter_point = line_apart(filter_blocks * winograd_block(columns.depth));
         panel_point = line_apart(columns.depth * columns.width);
@@ -82,6 +83,7 @@ struct ConvWinograd {
             const double with_n = estimate(n, threads);
             if (cost < 0 || with_n < cost) cost = with_n, chunks = n;
         }
+        at_once = std::max<int64_t>(1, std::min(waiting_sums / (tile_rows * sum_pitch), block_count(filter_blocks, chunks)));
     }
 
     // By the flag; negative: by a test, whatever it says.
@@ -93,7 +95,7 @@ struct ConvWinograd {
     bool run(int threads) const {
         std::atomic<bool> finite{true};
         const float* filters = transform_filters<M, R>(c, filter_blocks, filter_point, threads);
-        const int64_t sums = block_count(filter_blocks, chunks) * tile_rows * sum_pitch;
+        const int64_t sums = at_once * tile_rows * sum_pitch;
         const int64_t share = points * panel_point + sums + columns.work_floats();
         float* work = scratch<Working>(share * threads);  // here: nothing may throw inside the threads
         parallel_for(c.groups * chunks * columns.blocks, threads, [&](int64_t i, int thread) {
@@ -110,6 +112,8 @@ struct ConvWinograd {
     }
 
 private:
+    static constexpr int64_t waiting_sums = 256 * 1024;  // floats
+
     struct Item {
         int64_t group, column_block, filter_block, filter_block_end;
         float *panel, *sums, *work;
@@ -117,21 +121,26 @@ private:
 
     int64_t filter_at(int64_t block) const { return block_begin(c.filters, filter_blocks, block); }
 
+    // Where transformed filters are more than 1 MB, an item reads them from L3: as much as a multiply-add for each (measured).
     double estimate(int64_t in_chunks, int threads) const {
         using Price = WinogradPrices<M, R>;
         const double filters = double(c.filters) / in_chunks, vectors = double(columns.vectors) / columns.blocks;
         const double item = products_of_all() * filters / winograd_share + Price::images * columns.depth + Price::outputs * filters;
         const double taps = Price::taps * c.groups * columns.depth * c.filters / threads;
-        return block_count(c.groups * in_chunks * columns.blocks, threads) * vectors * item + taps;
+        const double floats = points * columns.depth * filters, read = floats * sizeof(float) > 1e6 ? floats : 0;
+        return block_count(c.groups * in_chunks * columns.blocks, threads) * (vectors * item + read) + taps;
     }
 
     bool run_item(const Item& item, const float* filters) const {
         ColumnBlock block = columns.block(item.column_block);
         columns.transform_images(block, item.group, 0, columns.depth, item.work, item.panel, panel_point);
-        multiply(item, block.vectors, filters);
         vec zeros = zero();  // as long as everything is finite
-        for (int64_t f = filter_at(item.filter_block), first = f; f < filter_at(item.filter_block_end); ++f)
-            zeros += columns.transform_outputs(block, item.group, f, item.sums + (f - first) * sum_pitch, item.work);
+        for (int64_t b = item.filter_block, end; b < item.filter_block_end; b = end) {
+            end = std::min(b + at_once, item.filter_block_end);
+            multiply(item, block.vectors, b, end, filters);
+            for (int64_t f = filter_at(b); f < filter_at(end); ++f)
+                zeros += columns.transform_outputs(block, item.group, f, item.sums + (f - filter_at(b)) * sum_pitch, item.work);
+        }
         for (int i = 0; i < lanes; ++i)
             if (zeros[i] != 0) return false;
         return true;
@@ -154,11 +163,12 @@ private:
         return static_cast<double>(sum);
     }
 
-    void multiply(const Item& item, int64_t vectors, const float* filters) const {
-        const int64_t first = filter_at(item.filter_block);
+    // Filter blocks [begin, end).
+    void multiply(const Item& item, int64_t vectors, int64_t begin, int64_t end, const float* filters) const {
+        const int64_t first = filter_at(begin);
         for (int64_t point = 0; point < points; ++point) {
             const ImageProducts products = products_of(point);
-            for (int64_t b = item.filter_block; b < item.filter_block_end; ++b) {
+            for (int64_t b = begin; b < end; ++b) {
                 const int64_t f = filter_at(b), count = filter_at(b + 1) - f;
                 const ImageSums sums{nullptr, 0, 0, item.sums + (f - first) * sum_pitch + point * columns.width, sum_pitch,
                                      0, vectors * lanes};

@@ -62,11 +62,14 @@ struct WinogradColumns {
     int64_t phase, stretch_floats;      // floats of a phase of one source row, and of a stretch
     int64_t row_step, column_step[N];  // from pixel to pixel of a tile that is read in place
 
-    explicit WinogradColumns(const Correlation& c) : c(c), strides(c), depth(c.depth * strides.count) {
+    // For blocks that so many threads share out.
+    explicit WinogradColumns(const Correlation& c, int threads = 1) : c(c), strides(c), depth(c.depth * strides.count) {
         rows = c.rows.span.size(), row_columns = c.columns.span.size();
         tile_rows = block_count(rows, M), tile_columns = block_count(row_columns, M);
         line = tile_columns * c.batch, columns = line * tile_rows;
         vectors = block_count(columns, lanes), blocks = block_count(vectors, tile_vectors);
+        const int64_t even = block_count(blocks, threads) * threads;  // where that leaves them three quarters full
+        if (4 * vectors >= 3 * tile_vectors * even) blocks = even;
         width = block_count(vectors, blocks) * lanes;
         phased = c.batch < lanes;
         phase = block_count(std::min(line, width + 2 * c.batch) + further * c.batch, lanes) * lanes + lanes;

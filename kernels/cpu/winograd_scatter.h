@@ -27,21 +27,25 @@
 namespace c01b {
 
 // What transforms take, in multiply-adds of a vector (measured): of a vector of columns with its M^2 pixels of a channel, of one
-// with its N^2 results, which the target's lines make slow, and of one filter's taps for one channel. A gradient has no ties that
+// with its N^2 results, which the target's lines make slow, and of one filter's taps for one channel; and how much longer the
+// first two take of a vector put together from pieces of several tiles. A gradient has no ties that
 // rounding may break, so F(4,5) may compute it as F(2,5) may.
 template <int M, int R>
 struct ScatteredPrices;
 template <>
 struct ScatteredPrices<2, 5> {
     static constexpr double images = 700, outputs = 1900, taps = 200;
+    static constexpr double parted = 1;
 };
 template <>
 struct ScatteredPrices<4, 5> {
     static constexpr double images = 3500, outputs = 6400, taps = 450;
+    static constexpr double parted = 1;
 };
 template <>
 struct ScatteredPrices<2, 7> {
-    static constexpr double images = 3500, outputs = 5300, taps = 500;
+    static constexpr double images = 3300, outputs = 4800, taps = 500;
+    static constexpr double parted = 0.5;
 };
 
 template <int M, int R>
@@ -135,13 +139,12 @@ private:
         }
     }
 
-    // Vectors that are put together from pieces of several tiles take twice as long.
     double estimate(int64_t of_images, int64_t in_chunks, int threads) const {
         using Price = ScatteredPrices<M, R>;
         const int64_t count = tiles_down * tiles_across * of_images;
         const double vectors = block_count(count, lanes), filters = double(c.filters) / in_chunks;
-        const double parted = of_images % lanes ? std::min<double>(vectors, tiles_down * tiles_across) / vectors : 0;
-        const double transforms = (Price::images * c.depth + Price::outputs * filters) * (1 + parted);
+        const double parted = of_images % lanes ? std::min<double>(vectors, tiles_down * tiles_across - 1) / vectors : 0;
+        const double transforms = (Price::images * c.depth + Price::outputs * filters) * (1 + Price::parted * parted);
         const double item = vectors * (points * c.depth * filters / winograd_share + transforms);
         const double taps = Price::taps * c.groups * c.depth * c.filters / threads;
         return (block_count(c.groups * in_chunks * block_count(c.batch, of_images), threads) + waiting) * item + taps;

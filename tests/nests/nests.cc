@@ -16,6 +16,7 @@
 #include "conv_unpacked.h"
 #include "forward_correlation.h"
 #include "gradient_correlation.h"
+#include "weight_acts.h"
 
 using namespace c01b;
 
@@ -39,7 +40,7 @@ ConvShape shape(std::mt19937& rng) {
     if (!draw(0, 3)) s.filter_h = s.filter_w = 1;
     const bool padded = draw(0, 1) || s.filter_h + s.filter_w > 2;
     s.pad_y = padded * draw(0, s.filter_h + 1), s.pad_x = padded * draw(0, s.filter_w + 1);
-    s.out_h = draw(1, 7), s.out_w = draw(1, 9);
+    s.out_h = draw(1, 7), s.out_w = draw(0, 3) ? draw(1, 9) : draw(17, 40);
     // Images whose last pixels no window meets, or whose last windows hang over the end.
     s.height = std::max<int64_t>(1, (s.out_h - 1) * s.stride_y + s.filter_h - s.pad_y - draw(-2, s.filter_h));
     s.width = std::max<int64_t>(1, (s.out_w - 1) * s.stride_x + s.filter_w - s.pad_x - draw(-2, s.filter_w));
@@ -88,6 +89,18 @@ const std::map<std::string, Nest> nests = {
      }},
 };
 
+// The weight gradient by tiles of one kind, cut as the plan says that has them.
+std::vector<float> weight_gradient(const ConvShape& s, bool dot, const float* images, const float* grads, int threads) {
+    using namespace weight_grad;
+    Plan plan = make_plan(s, 0, threads);
+    plan.dot = dot;
+    const int64_t size = result_floats(s);
+    std::vector<float> slices(plan.slices * size, 1e9f), result(size, 1e9f);
+    run_plan(s, plan, images, grads, slices.data());
+    sum_slices(slices.data(), plan.slices, size, result.data(), threads);
+    return result;
+}
+
 int main(int, char** arguments) {
     std::mt19937 rng(std::atoi(arguments[2]));
     std::map<std::string, int> right, wrong;
@@ -95,10 +108,22 @@ int main(int, char** arguments) {
         const ConvShape s = shape(rng);
         Floats x(s.channels * s.height * s.width * s.batch, rng), y(s.filters * s.out_h * s.out_w * s.batch, rng);
         Floats w(s.group_channels() * s.filter_h * s.filter_w * s.filters, rng);
-        std::vector<float> forward(y.values.size()), gradient(x.values.size());
+        std::vector<float> forward(y.values.size()), gradient(x.values.size()), weights(w.values.size());
         each_product(s, [&](int64_t image, int64_t filter, int64_t output) {
             forward[output] += x.values[image] * w.values[filter], gradient[image] += y.values[output] * w.values[filter];
+            weights[filter] += x.values[image] * y.values[output];
         });
+        const auto judge = [&](const std::string& what, bool equal) {
+            ++(equal ? right : wrong)[what];
+            if (!equal && wrong[what] == 1)
+                std::printf("WRONG %s: groups %ld images %ld x %ld x %ld x %ld filters %ld x %ld x %ld outputs %ld x %ld "
+                            "stride %ld %ld pad %ld %ld flip %d\n",
+                            what.c_str(), (long)s.groups, (long)s.channels, (long)s.height, (long)s.width, (long)s.batch,
+                            (long)s.filters, (long)s.filter_h, (long)s.filter_w, (long)s.out_h, (long)s.out_w,
+                            (long)s.stride_y, (long)s.stride_x, (long)s.pad_y, (long)s.pad_x, s.flip);
+        };
+        for (bool dot : {false, true})
+            judge(dot ? "dot tiles, weights" : "outer tiles, weights", weight_gradient(s, dot, x.data(), y.data(), 1 + n % 3) == weights);
         for (bool back : {false, true})
             for (const auto& [name, nest] : nests) {
                 std::vector<float> result(back ? gradient.size() : forward.size(), 1e9f);
@@ -106,14 +131,7 @@ int main(int, char** arguments) {
                                            : forward_correlation(s, x.data(), w.data(), result.data());
                 const std::string what = name + (back ? ", gradient" : ", forward");
                 if (!nest(c, 1 + n % 3)) continue;
-                const bool equal = result == (back ? gradient : forward);
-                ++(equal ? right : wrong)[what];
-                if (!equal && wrong[what] == 1)
-                    std::printf("WRONG %s: groups %ld images %ld x %ld x %ld x %ld filters %ld x %ld x %ld outputs %ld x %ld "
-                                "stride %ld %ld pad %ld %ld flip %d\n",
-                                what.c_str(), (long)s.groups, (long)s.channels, (long)s.height, (long)s.width, (long)s.batch,
-                                (long)s.filters, (long)s.filter_h, (long)s.filter_w, (long)s.out_h, (long)s.out_w,
-                                (long)s.stride_y, (long)s.stride_x, (long)s.pad_y, (long)s.pad_x, s.flip);
+                judge(what, result == (back ? gradient : forward));
             }
     }
     for (const auto& [what, count] : right) std::printf("%s: %d\n", what.c_str(), count);
