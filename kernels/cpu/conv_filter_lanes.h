@@ -109,22 +109,53 @@ inline void sort_by_taps(const Axis& axis, Table<int64_t>& targets, int64_t begi
     });
 }
 
+// How many times as long as their products the pixels take, as some share a tile with few others: a tile of fewer than 3.5
+// takes as long as one of 3.5, for so long its filters take from L2 (measured). From 4 images on there is none.
+inline double thin_tiles(const Correlation& c) {
+    if (c.batch >= 4) return 1;
+    struct Alike {
+        int64_t taps, targets;
+    };
+    const auto alike = [](const Axis& axis) {
+        Table<Span> spans(axis.span.begin(), axis.span.end());
+        std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) {
+            return std::make_tuple(a.tap, a.count) < std::make_tuple(b.tap, b.count);
+        });
+        Table<Alike> groups;
+        for (size_t i = 0; i < spans.size(); ++i)
+            if (i && same_taps(spans[i], spans[i - 1])) ++groups.back().targets;
+            else groups.push_back({spans[i].count, 1});
+        return groups;
+    };
+    double products = 0, taken = 0;
+    const Table<Alike> columns = alike(c.columns);
+    for (const Alike& down : alike(c.rows))
+        for (const Alike& across : columns) {
+            const double taps = double(down.taps) * across.taps, pixels = double(down.targets) * across.targets * c.batch;
+            products += taps * pixels;
+            taken += taps * std::max(pixels, 3.5 * std::ceil(pixels / tile_rows));
+        }
+    return products > 0 ? taken / products : 1;
+}
+
 // Rows of an item and chunks of filter blocks: as the threads' shares come out smallest, in units of a twentieth of the
 // products of a row and a filter block; a panel costs about one such unit a source row, its filters two. To pack a filter block
 // costs as much as the products of 24 pixels, and little more than half of that where the item that needs it does so, whose filters
-// then are in its L2.
+// then are in its L2; other items fetch them from L3, which takes as long as 11.
 inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
     const int64_t rows = c.rows.span.size(), columns = c.columns.span.size();
     const int64_t row_floats = c.depth * l.source_columns * c.batch, panel_limit = 192 * 1024;
-    const double packing = 20 * 24.0 / (columns * c.batch);
+    const double packing = 20 * 24.0 / (columns * c.batch), fetching = 20 * 11.0 / (columns * c.batch);
     double best = HUGE_VAL;
     for (int64_t item_rows = rows;; item_rows = block_count(item_rows, 2)) {
-        const int64_t source_rows = widest(c.rows, item_rows);
+        const int64_t source_rows = widest(c.rows, item_rows), row_items = block_count(rows, item_rows);
+        const double mean_rows = double(rows) / row_items;
         for (int64_t chunks = 1; chunks <= std::min<int64_t>(l.filter_blocks, 4 * threads); ++chunks) {
-            const double rounds = block_count(c.groups * block_count(rows, item_rows) * chunks, threads) + waiting;
-            const double blocks = block_count(l.filter_blocks, chunks), of_item = item_rows == rows ? 0.6 * packing : 0;
+            const double rounds = block_count(c.groups * row_items * chunks, threads) + waiting;
+            const double blocks = block_count(l.filter_blocks, chunks), of_item = item_rows == rows ? 0.6 * packing : fetching;
             const double before = item_rows == rows ? 0 : packing * l.filter_blocks * c.groups / threads;
-            const double cost = rounds * (blocks * (20 * item_rows + 2 + of_item) + source_rows) + before;
+            const double longest = blocks * 20 * (item_rows - mean_rows);  // one thread has at most so much more than its share
+            const double cost = rounds * (blocks * (20 * mean_rows + 2 + of_item) + source_rows) + longest + before;
             const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
             if (!fits || cost >= best) continue;
             best = cost, l.item_rows = item_rows, l.chunks = chunks;

@@ -111,7 +111,7 @@ private:
     int64_t row_taps, column_taps, pixels, blocks, channels;  // channels of an item
 
     // Channels of an item, as the busiest thread has least to do: the products, at 95% of peak, 8 for a sum added, 4 for a vector
-    // of the panel, 6 for one of the targets cleared and copied, and 1.5 for a weight fetched (measured, docs/performance.md).
+    // of the panel, 6 for one of the targets cleared and copied, and 3.5 for a weight fetched (measured, docs/performance.md).
     void share_out(int threads) {
         const double vectors = block_count(pixels, lanes), phases = c.rows.step;
         const double results = double(c.rows.span.size()) * c.columns.span.size() * (c.batch + lanes) / lanes / phases;
@@ -121,7 +121,7 @@ private:
         for (int64_t n = c.filters;; n = block_count(n, 2)) {
             const double taps = n * std::ceil(row_taps / phases) * column_taps;
             const double rows = block_count(static_cast<int64_t>(taps), tile_rows) * tile_rows;
-            const double item = vectors * (rows * (c.depth + 8) / 0.95 + c.depth * 4) + 6 * n * results + 1.5 * taps * c.depth;
+            const double item = vectors * (rows * (c.depth + 8) / 0.95 + c.depth * 4) + 6 * n * results + 3.5 * taps * c.depth;
             const double with = (block_count(c.groups * block_count(c.filters, n) * c.rows.step, threads) + waiting) * item;
             if (with < cost && n * target_floats <= limit) cost = with, channels = n;
             if (n == 1) break;

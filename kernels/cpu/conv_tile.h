@@ -42,7 +42,7 @@ inline bool packing_is_in_vain(const Correlation& c) {
 inline double lanes_cost(const Correlation& c, int threads) {
     const double pixels = double(c.rows.span.size()) * c.columns.span.size() * c.batch;
     const bool filter_lanes = filters_fill_lanes_better(c);
-    const double products = filter_lanes ? padding(c.filters) * (1.03 * products_of(c) + 60)
+    const double products = filter_lanes ? padding(c.filters) * (1.03 * products_of(c) * thin_tiles(c) + 60)
                                          : padding(c.batch) * (products_of(c) + 6);
     const double share = neighbours_of(c.filters) > 1 ? 0.35 : 0.88;
     const double weights = filter_lanes && c.filter_stride != 1

@@ -12,8 +12,9 @@
 // The products are those of conv_batch_lanes.h, whose tiles of F filters x V vectors they use: as long as one point's
 // panel (C x 256 bytes) stays in L2, multiply-adds are the bound. Points are outermost, of as many filters as have 1 MB of
 // sums, which so wait in L2; the other panels may wait in L3, and the transformed filters, up to 4 times the size of the
-// filters, are read in order once for every item, 4 bytes for 4 multiply-adds. What the transforms cost besides is reading N^2 pixels where M^2 are new (4 and
-// 2.25 times), from L3 and memory in pieces of 256 bytes: with 64 channels that is a fifth of the time, and the bound.
+// filters, are read in order once for every item, 4 bytes for 4 multiply-adds. What the transforms cost besides is reading
+// N^2 pixels where M^2 are new (4 and 2.25 times), from L3 and memory in pieces of 256 bytes: with 64 channels that is a
+// fifth of the time, and the bound.
 //
 // A tile mixes its pixels: a NaN or an infinity would spread to neighbours, and a sum may overflow that has no need to.
 // Either leaves something in the M x M results that is not finite, whatever the point that it enters by (every point is
