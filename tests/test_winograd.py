@@ -113,7 +113,7 @@ SHAPES = {
     "7 x 7": case(size=7, image=(10, 13), pad=3, batch=33),
     "7 x 7, full vectors": case(size=7, image=(16, 16), pad=0, batch=32),
     "7 x 7, more sums than wait in L2": case(size=7, image=(8, 8), pad=3, batch=64, channels=2, filters=45),
-    "blocks that two threads share": case(image=(10, 10), batch=16, channels=2),
+    "blocks that two threads share": case(image=(10, 10), batch=16, channels=20, filters=24),
     "7 x 7, batch 1": case(size=7, image=(15, 50), pad="full", batch=1, groups=2),
     "7 x 7, batch 5": case(size=7, image=(8, 25), pad=((0, 6), (5, 1)), batch=5, flip=True),
 }

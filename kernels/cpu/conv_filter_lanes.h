@@ -109,32 +109,36 @@ inline void sort_by_taps(const Axis& axis, Table<int64_t>& targets, int64_t begi
     });
 }
 
+// Where the targets that meet the same taps as list[begin] end.
+inline int64_t alike_end(const Axis& axis, const Table<int64_t>& list, int64_t begin, int64_t end) {
+    int64_t i = begin + 1;
+    while (i < end && same_taps(axis.span[list[i]], axis.span[list[begin]])) ++i;
+    return i;
+}
+
 // How many times as long as their products the pixels take, as some share a tile with few others: a tile of fewer than 3.5
 // takes as long as one of 3.5, for so long its filters take from L2 (measured). From 4 images on there is none.
 inline double thin_tiles(const Correlation& c) {
     if (c.batch >= 4) return 1;
-    struct Alike {
-        int64_t taps, targets;
+    const auto sorted = [](const Axis& axis) {
+        Table<int64_t> targets(axis.span.size());
+        std::iota(targets.begin(), targets.end(), 0);
+        sort_by_taps(axis, targets, 0, targets.size());
+        return targets;
     };
-    const auto alike = [](const Axis& axis) {
-        Table<Span> spans(axis.span.begin(), axis.span.end());
-        std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) {
-            return std::make_tuple(a.tap, a.count) < std::make_tuple(b.tap, b.count);
-        });
-        Table<Alike> groups;
-        for (size_t i = 0; i < spans.size(); ++i)
-            if (i && same_taps(spans[i], spans[i - 1])) ++groups.back().targets;
-            else groups.push_back({spans[i].count, 1});
-        return groups;
-    };
+    const Table<int64_t> rows = sorted(c.rows), columns = sorted(c.columns);
+    const int64_t row_count = rows.size(), column_count = columns.size();
     double products = 0, taken = 0;
-    const Table<Alike> columns = alike(c.columns);
-    for (const Alike& down : alike(c.rows))
-        for (const Alike& across : columns) {
-            const double taps = double(down.taps) * across.taps, pixels = double(down.targets) * across.targets * c.batch;
+    for (int64_t i = 0, i_end; i < row_count; i = i_end) {
+        i_end = alike_end(c.rows, rows, i, row_count);
+        for (int64_t j = 0, j_end; j < column_count; j = j_end) {
+            j_end = alike_end(c.columns, columns, j, column_count);
+            const double taps = double(c.rows.span[rows[i]].count) * c.columns.span[columns[j]].count;
+            const double pixels = double(i_end - i) * (j_end - j) * c.batch;
             products += taps * pixels;
             taken += taps * std::max(pixels, 3.5 * std::ceil(pixels / tile_rows));
         }
+    }
     return products > 0 ? taken / products : 1;
 }
 
@@ -152,8 +156,9 @@ inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
         const double mean_rows = double(rows) / row_items;
         for (int64_t chunks = 1; chunks <= std::min<int64_t>(l.filter_blocks, 4 * threads); ++chunks) {
             const double rounds = block_count(c.groups * row_items * chunks, threads) + waiting;
-            const double blocks = block_count(l.filter_blocks, chunks), of_item = item_rows == rows ? 0.6 * packing : fetching;
-            const double before = item_rows == rows ? 0 : packing * l.filter_blocks * c.groups / threads;
+            const bool item_packs = item_rows == rows;
+            const double blocks = block_count(l.filter_blocks, chunks), of_item = item_packs ? 0.6 * packing : fetching;
+            const double before = item_packs ? 0 : packing * l.filter_blocks * c.groups / threads;
             const double longest = blocks * 20 * (item_rows - mean_rows);  // one thread has at most so much more than its share
             const double cost = rounds * (blocks * (20 * mean_rows + 2 + of_item) + source_rows) + longest + before;
             const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
@@ -268,13 +273,6 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
         }
         Tiles<FilterTile>::get(count, vectors)(pixel, w, p, add);
     }
-}
-
-// Where the targets that meet the same taps as list[begin] end.
-inline int64_t alike_end(const Axis& axis, const Table<int64_t>& list, int64_t begin, int64_t end) {
-    int64_t i = begin + 1;
-    while (i < end && same_taps(axis.span[list[i]], axis.span[list[begin]])) ++i;
-    return i;
 }
 
 // `packed`: the group's filters, or room for those of a part.
