@@ -170,23 +170,23 @@ constexpr int tile_rows = vector_registers >= 32 ? 6 : 4;
 constexpr int tile_sums = vector_registers >= 32 ? 24 : 12;
 constexpr int tile_vectors = tile_sums / tile_rows;
 
-// The tile function Kernel<R, V>::run for every R and V that fit the registers.
-template <template <int, int> class Kernel>
+// The tile function Kernel<R, V>::run for every R <= Rows and V that fit the registers.
+template <template <int, int> class Kernel, int Rows = tile_rows>
 struct Tiles {
     typedef decltype(&Kernel<1, 1>::run) Function;
 
     static Function get(int64_t rows, int64_t vectors) {
-        static constexpr auto functions = all(std::make_integer_sequence<int, tile_rows>());
+        static constexpr auto functions = all(std::make_integer_sequence<int, Rows>());
         return functions[rows - 1][vectors - 1];
     }
 
 private:
     template <int R, int... V>
     static constexpr std::array<Function, tile_vectors> row(std::integer_sequence<int, V...>) {
-        return {{Kernel<R, V + 1>::run...}};
+        return {{Kernel<R, std::min(V + 1, tile_sums / R)>::run...}};
     }
     template <int... R>
-    static constexpr std::array<std::array<Function, tile_vectors>, tile_rows> all(std::integer_sequence<int, R...>) {
+    static constexpr std::array<std::array<Function, tile_vectors>, Rows> all(std::integer_sequence<int, R...>) {
         return {{row<R + 1>(std::make_integer_sequence<int, tile_vectors>())...}};
     }
 };

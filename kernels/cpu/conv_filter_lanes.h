@@ -10,7 +10,8 @@
 //
 // A pixel is a target row, a column and an image. The tile is that of conv_batch_lanes.h with the parts exchanged:
 // source pixels are broadcast, filters loaded, and multiply-adds are the bound again as long as a channel block's
-// filters stay in L2. Pixels of different rows and columns share a tile when they are clipped alike.
+// filters stay in L2. Pixels of different rows and columns share a tile when they are clipped alike. Blocks may be of a
+// vector less than fits, with more pixels, where the threads get equal shares so (192 filters: four blocks, not three).
 #pragma once
 #include <cmath>
 #include <numeric>
@@ -38,6 +39,7 @@ inline void transpose_into(const float* from, int64_t from_step, int64_t rows, i
             for (int n = 0; n < height; ++n) {
                 const float* row = from + (i + n) * from_step + j;
                 square[n] = width == lanes ? load(row) : load_first(row, width);
+                fetch_near(row, 2 * lanes);
             }
             transpose(square);
             for (int n = 0; n < width; ++n) {
@@ -61,6 +63,12 @@ struct Pixel {
 
 // Filters come from L2, which a tile of few pixels, or a core that shares its caches, waits for.
 constexpr int64_t products_ahead = 8;
+
+// Pixels of a tile of `vectors`: a narrow one has registers for more, and addresses for 8.
+constexpr int most_pixels = 8;
+inline int64_t tile_pixels(int64_t vectors) {
+    return vectors < tile_vectors ? std::min<int64_t>(most_pixels, tile_sums / vectors) : tile_rows;
+}
 
 // Adds the products of P pixels and V vectors of filters to their sums, or sets them.
 template <int P, int V>
@@ -142,7 +150,7 @@ inline double thin_tiles(const Correlation& c) {
     return products > 0 ? taken / products : 1;
 }
 
-// Rows of an item and chunks of filter blocks: as the threads' shares come out smallest, in units of a twentieth of the
+// Rows of an item, filter blocks and chunks of them: as the threads' shares come out smallest, in units of a twentieth of the
 // products of a row and a filter block; a panel costs about one such unit a source row, its filters two. To pack a filter block
 // costs as much as the products of 24 pixels, and little more than half of that where the item that needs it does so, whose filters
 // then are in its L2; other items fetch them from L3, which takes as long as 11.
@@ -150,20 +158,23 @@ inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
     const int64_t rows = c.rows.span.size(), columns = c.columns.span.size();
     const int64_t row_floats = c.depth * l.source_columns * c.batch, panel_limit = 192 * 1024;
     const double packing = 20 * 24.0 / (columns * c.batch), fetching = 20 * 11.0 / (columns * c.batch);
+    const int64_t least_blocks = block_count(l.vectors, tile_vectors);
     double best = HUGE_VAL;
     for (int64_t item_rows = rows;; item_rows = block_count(item_rows, 2)) {
         const int64_t source_rows = widest(c.rows, item_rows), row_items = block_count(rows, item_rows);
         const double mean_rows = double(rows) / row_items;
-        for (int64_t chunks = 1; chunks <= std::min<int64_t>(l.filter_blocks, 4 * threads); ++chunks) {
+        for (int64_t chunks = 1; chunks <= std::min<int64_t>(least_blocks, 4 * threads); ++chunks) {
+            const int64_t equal = block_count(least_blocks, chunks) * chunks;
+            const int64_t filter_blocks = l.vectors >= equal * (tile_vectors - 1) ? equal : least_blocks;
             const double rounds = block_count(c.groups * row_items * chunks, threads) + waiting;
             const bool item_packs = item_rows == rows;
-            const double blocks = block_count(l.filter_blocks, chunks), of_item = item_packs ? 0.6 * packing : fetching;
-            const double before = item_packs ? 0 : packing * l.filter_blocks * c.groups / threads;
+            const double blocks = block_count(filter_blocks, chunks) * double(least_blocks) / filter_blocks, of_item = item_packs ? 0.6 * packing : fetching;
+            const double before = item_packs ? 0 : packing * least_blocks * c.groups / threads;
             const double longest = blocks * 20 * (item_rows - mean_rows);  // one thread has at most so much more than its share
             const double cost = rounds * (blocks * (20 * mean_rows + 2 + of_item) + source_rows) + longest + before;
             const bool fits = item_rows == 1 || source_rows * row_floats <= panel_limit;
             if (!fits || cost >= best) continue;
-            best = cost, l.item_rows = item_rows, l.chunks = chunks;
+            best = cost, l.item_rows = item_rows, l.filter_blocks = filter_blocks, l.chunks = chunks;
             l.panel_floats = block_count(source_rows * row_floats, 16) * 16;  // what follows begins with a line
         }
         if (item_rows == 1) break;
@@ -177,7 +188,6 @@ inline FilterLanes plan_filter_lanes(const Correlation& c, int threads) {
     const int64_t columns = c.columns.span.size(), rows = c.rows.span.size();
     l.taps = c.rows.order.size() * c.columns.order.size();
     l.vectors = block_count(c.filters, lanes);
-    l.filter_blocks = block_count(l.vectors, tile_vectors);
     const int64_t block_limit = 96 * 1024;  // floats of a channel block's filters, in L2
     l.channel_blocks = std::max<int64_t>(1, block_count(c.depth * l.taps * tile_vectors * lanes, block_limit));
     l.channel_blocks = std::min(l.channel_blocks, std::max<int64_t>(1, c.depth));
@@ -257,10 +267,10 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
                      (row_taps - across.count) * channels * pitch};
     if (p.runs && p.length) w += (along.tap * row_taps + across.tap) * channels * pitch;
 
-    const int64_t pixels = row_count * column_count * c.batch, tiles = block_count(pixels, tile_rows);
+    const int64_t pixels = row_count * column_count * c.batch, tiles = block_count(pixels, tile_pixels(vectors));
     int64_t row = 0, column = 0, image = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-        Pixel pixel[tile_rows];
+        Pixel pixel[most_pixels];
         const int64_t count = block_begin(pixels, tiles, tile + 1) - block_begin(pixels, tiles, tile);
         for (int64_t m = 0; m < count; ++m) {
             const Span down = c.rows.span[rows[row]], right = c.columns.span[columns[column]];
@@ -271,7 +281,7 @@ inline void multiply_pixels(const Correlation& c, const FilterLanes& l, const Ro
             if (++image == c.batch) image = 0, ++column;
             if (column == column_count) column = 0, ++row;
         }
-        Tiles<FilterTile>::get(count, vectors)(pixel, w, p, add);
+        Tiles<FilterTile, most_pixels>::get(count, vectors)(pixel, w, p, add);
     }
 }
 
