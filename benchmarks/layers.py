@@ -7,6 +7,7 @@ run (taps in the padding count as work); max-pooling forward and backward; and t
 strided copy. malloc keeps freed memory on both sides, and both have the same threads.
 """
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -34,13 +35,20 @@ def flops(layer):
     return 2 * batch * channels * filters * filter_size ** 2 * out ** 2
 
 
-def multiply_add_peak(threads):
-    """Operations a second on that many threads, the best of three."""
+@contextlib.contextmanager
+def multiply_adds(threads):
+    """Gives a function that measures multiply-adds in registers on that many threads, operations a second."""
     with tempfile.TemporaryDirectory() as folder:
         program = os.path.join(folder, "peak")
         subprocess.run([os.environ.get("CXX", "g++"), "-O3", "-march=native", "-pthread", os.path.join(HERE, "peak.cc"),
                         "-o", program], check=True)
-        return 1e9 * max(float(subprocess.check_output([program, str(threads)])) for _ in range(3))
+        yield lambda: 1e9 * float(subprocess.check_output([program, str(threads)]))
+
+
+def multiply_add_peak(threads):
+    """Operations a second on that many threads, the best of three."""
+    with multiply_adds(threads) as measure:
+        return max(measure() for _ in range(3))
 
 
 def compare(variants, task, turns):
@@ -90,6 +98,26 @@ def run(batches, turns):
     return rows + [conversion(variants["layoutopt"], layer, turns) for layer in CONVERSIONS]
 
 
+def shares(batches, turns):
+    """Direct kernels alone, without PyTorch: median and best share of the peak that is measured before and after each turn."""
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    variant = Variant("conv_theano.py", KEEP_MEMORY, ("off",))
+    rows = []
+    with multiply_adds(threads) as measure:
+        for task in tqdm([t for t in tasks(batches) if t["family"] == "conv"], unit="op", disable=None):
+            variant.prepare(**task)
+            steps = max(1, min(50, int(A_TURN / variant.seconds(2)[0])))
+            of_turn = []
+            for _ in range(turns):
+                before, seconds, after = measure(), variant.seconds(steps)[0], measure()
+                of_turn.append(flops(task["layer"]) / seconds / (0.5 * (before + after)))
+            rows.append(dict(task, share=float(np.median(of_turn)), best=max(of_turn)))
+            tqdm.write("%-32s %-15s  %3.0f%% of peak, at best %3.0f%%" % (
+                ",".join(map(str, task["layer"])), task["direction"], 100 * rows[-1]["share"], 100 * rows[-1]["best"]),
+                file=sys.stdout)
+    return rows
+
+
 def conversion(variant, layer, turns):
     """ToC01B beside numpy's copy of the transposed view, in one process, in turns."""
     seconds = {"to c01b": [], "numpy": []}
@@ -132,11 +160,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", nargs="*", type=int, default=[], help="other batches of the same convolutions, too")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--direct", action="store_true",
+                        help="direct kernels alone (layoutopt.winograd=off), as shares of the peak measured before and after each turn")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    rows = run(args.batches, args.turns)
-    summary(rows)
+    if args.direct:
+        rows = shares(args.batches, args.turns)
+    else:
+        rows = run(args.batches, args.turns)
+        summary(rows)
     if args.json:
         with open(args.json, "w") as target:
             json.dump(rows, target, indent=1)

@@ -35,6 +35,10 @@ ConvShape shape(std::mt19937& rng) {
     s.groups = draw(0, 3) ? 1 : draw(2, 3);
     s.channels = s.groups * draw(1, draw(0, 1) ? 3 : 19), s.filters = s.groups * draw(1, draw(0, 1) ? 7 : 40);
     s.batch = draw(0, 1) ? draw(1, 8) : draw(1, 70);
+    if (!draw(0, 5)) {  // several blocks of filters in the lanes, of either direction's filters
+        (draw(0, 1) ? s.channels : s.filters) = s.groups * draw(65, 220);
+        s.batch = draw(1, 3);
+    }
     s.filter_h = draw(1, draw(0, 2) ? 3 : 7), s.filter_w = draw(0, 1) ? s.filter_h : draw(1, 7);
     s.stride_y = draw(0, 1) ? 1 : draw(1, 5), s.stride_x = draw(0, 1) ? s.stride_y : draw(1, 5);
     if (!draw(0, 3)) s.filter_h = s.filter_w = 1;
