@@ -28,6 +28,8 @@ struct Span {
     int64_t source, tap, count, phase;
 };
 
+inline bool same_taps(Span a, Span b) { return a.tap == b.tap && a.count == b.count; }
+
 struct Axis {
     Table<Span> span;      // for each target row (or column)
     Table<int64_t> order;  // which row (or column) of the filter a packed tap is

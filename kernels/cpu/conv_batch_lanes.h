@@ -14,6 +14,9 @@
 // costs 256 bytes for 24 multiply-adds; packed, it cannot suffer from the strides of c01b arrays, which are often
 // multiples of 4096 bytes. Sums of earlier channel blocks wait in a thread's own buffer [row][column][filter][image].
 //
+// A batch of one or two vectors does not fill a tile. Then two or more target columns that meet the same taps share it, and with
+// it every weight.
+//
 // One to three filters, of a group, do not fill a tile. Then P = 6 / F neighbouring target columns share it, and with
 // it every load of x:
 //
@@ -35,6 +38,7 @@ namespace c01b {
 struct ImageProducts {
     int64_t first, last, taps;
     int64_t length, source_skip, skip_before, skip_after;
+    int64_t apart = 0;  // of pixels side by side, in products
 };
 
 // Where sums come from and go to, and the distances of filters and of neighbours; a null `from` is zeros. Of the last
@@ -70,6 +74,14 @@ struct ImageTile {
             if (s.streamed) write_around(to, sum[r]);
             else write(to, sum[r], s.images);
         }
+    }
+
+    static void write(float* to, const vec (&sum)[V], int64_t images) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[v]);
+        const int64_t last = images - (V - 1) * lanes;
+        if (last == lanes) store(to + (V - 1) * lanes, sum[V - 1]);
+        else store_first(to + (V - 1) * lanes, sum[V - 1], static_cast<int>(last));
     }
 
 private:
@@ -109,18 +121,56 @@ private:
         for (int v = 0; v < V; ++v) stream_aligned(to + v * lanes, sum[v]);
     }
 
-    static void write(float* to, const vec (&sum)[V], int64_t images) {
-#pragma GCC unroll 8
-        for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[v]);
-        const int64_t last = images - (V - 1) * lanes;
-        if (last == lanes) store(to + (V - 1) * lanes, sum[V - 1]);
-        else store_first(to + (V - 1) * lanes, sum[V - 1], static_cast<int>(last));
-    }
 };
 
 inline int64_t neighbours_of(int64_t filters) { return filters ? std::max<int64_t>(1, tile_rows / filters) : 1; }
 template <int F, int V>
 struct SinglePixel : ImageTile<F, V> {};
+
+// A batch of one or two vectors: as many pixels side by side, that meet the same taps, as fill the tile, so that a weight is loaded
+// once for all of them.
+constexpr int64_t pixels_beside(int64_t vectors) { return tile_vectors / vectors; }
+template <int F, int V>
+struct BesideTile {
+    static constexpr int Q = pixels_beside(V);
+
+    static void run(const float* x, const float* w, const ImageProducts& p, const ImageSums& s) {
+        const int64_t apart = p.apart * V * lanes;
+        vec sum[Q][F][V];
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v)
+                    sum[q][f][v] = s.from ? load(s.from + q * s.from_neighbour + f * s.from_filter + v * lanes) : zero();
+        for (int64_t run = p.first; run < p.last; ++run) {
+            w += p.skip_before * F;
+            for (int64_t i = 0; i < p.length; ++i, x += V * lanes, w += F) {
+                vec image[Q][V];
+#pragma GCC unroll 8
+                for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; ++v) image[q][v] = load(x + q * apart + v * lanes);
+#pragma GCC unroll 8
+                for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+                    for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
+                        for (int v = 0; v < V; ++v) sum[q][f][v] += w[f] * image[q][v];
+            }
+            x += p.source_skip * V * lanes;
+            w += p.skip_after * F;
+        }
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f)
+                ImageTile<F, V>::write(s.to + q * s.to_neighbour + f * s.to_filter, sum[q][f], s.images);
+    }
+};
+template <int F, int V>
+struct PixelsBeside : std::conditional_t<(pixels_beside(V) > 1), BesideTile<F, V>, ImageTile<F, V>> {};
 template <int F, int V>
 struct NeighbourPixels : ImageTile<F, V, tile_rows / F> {};
 
@@ -272,8 +322,7 @@ inline void pack_images(const Correlation& c, const BatchLanes& b, const ImageIt
                     const int64_t pixel = ((column - window.column) * rows + r) * channels + d;
                     const float* from = source + (line + column) * c.batch + images.first;
                     for (int64_t v = 0; v < images.vectors; ++v) fetch(from, next_channel + v * lanes);
-                    copy_images(from, images,
-                                panels + (i - item.batch_block) * b.panel_floats + pixel * images.vectors * lanes);
+                    copy_images(from, images, panels + (i - item.batch_block) * b.panel_floats + pixel * images.vectors * lanes);
                 }
         }
 }
@@ -284,6 +333,22 @@ struct Strip {
     Window window;
     const float *panels, *weights, *neighbour_weights;
     float* sums;
+};
+
+// How many targets from t on share a tile, and how many sources they are apart: `most` where these meet the same taps, or one.
+struct Beside {
+    int64_t count, apart;
+
+    Beside(const Axis& axis, int64_t t, int64_t end, int64_t most) : count(1), apart(0) {
+        if (most < 2 || t + most > end) return;
+        const Span& first = axis.span[t];
+        apart = axis.span[t + 1].source - first.source;
+        for (int64_t i = 1; i < most; ++i) {
+            const Span& s = axis.span[t + i];
+            if (!same_taps(s, first) || s.source != first.source + i * apart) return;
+        }
+        count = most;
+    }
 };
 
 // One filter block and one target row of the strip. With few products a pixel every instruction here counts.
@@ -301,18 +366,23 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
     const int64_t step = b.neighbours > 1 ? c.columns.step : 1, plane = rows * columns * c.batch;
     float* target_row = c.target_of(item.group) + filter * plane + row * columns * c.batch;
 
+    const int64_t most_beside = b.batch_blocks.size() == 1 && b.neighbours == 1 ? pixels_beside(b.batch_blocks[0].vectors) : 1;
+
     for (int64_t phase = 0; phase < std::min(step, strip.column_end - strip.column); ++phase)
-        for (int64_t t = strip.column + phase, neighbours; t < strip.column_end; t += neighbours * step) {
-            neighbours = t + (b.neighbours - 1) * step < strip.column_end ? b.neighbours : 1;
+        for (int64_t t = strip.column + phase, pixels; t < strip.column_end; t += pixels * step) {
+            const Beside beside(c.columns, t, strip.column_end, most_beside);
+            const int64_t neighbours = t + (b.neighbours - 1) * step < strip.column_end ? b.neighbours : 1;
             const Span along = c.columns.span[t];
             const int64_t begin = c.columns.begin[along.phase], taps = c.columns.begin[along.phase + 1] - begin;
             const int64_t source = along.source - (along.tap - begin);  // of the first tap, inside the source or not
             const int64_t outside = std::max<int64_t>(0, -source);
             const int64_t end = taps && length ? std::min(taps + neighbours - 1, c.source_w - source) : outside;
             const int64_t met = std::max<int64_t>(0, end - outside), first = met ? outside : 0;
-            const ImageProducts p = neighbours == 1 && one_run
+            ImageProducts p = neighbours == 1 && one_run
                 ? ImageProducts{0, 1, taps, length * met, 0, 0, 0}
                 : ImageProducts{first, first + met, taps, length, source_skip, skip_before, skip_after};
+            pixels = neighbours * beside.count;
+            p.apart = beside.apart * window_rows * channels;
             const float* w = neighbours > 1
                 ? strip.neighbour_weights + (begin * neighbours + meetings_before(first, taps, neighbours)) * row_taps *
                       channels * count
@@ -330,9 +400,10 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
                                   last_block ? target : sums, last_block ? plane : pitch,
                                   last_block ? step * c.batch : next, last_block ? images.count : pitch};
                 const auto tile = neighbours > 1 ? Tiles<NeighbourPixels>::get(count, images.vectors)
-                                                 : Tiles<SinglePixel>::get(count, images.vectors);
+                                : beside.count > 1 ? Tiles<PixelsBeside>::get(count, images.vectors)
+                                                   : Tiles<SinglePixel>::get(count, images.vectors);
                 tile(strip.panels + (i - item.batch_block) * b.panel_floats + x * pitch, w, p, s);
-                for (int64_t n = 0; last_block && c.epilogue && n < neighbours; ++n)
+                for (int64_t n = 0; last_block && c.epilogue && n < pixels; ++n)
                     finish_sums(c, item.group, filter, count, target + n * step * c.batch, plane, images.count);
             }
         }

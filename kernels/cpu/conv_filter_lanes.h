@@ -109,7 +109,6 @@ struct FilterLanes {
     Table<int64_t> rows, columns;  // target columns, and the rows of each item, sorted by the taps they meet
 };
 
-inline bool same_taps(Span a, Span b) { return a.tap == b.tap && a.count == b.count; }
 inline void sort_by_taps(const Axis& axis, Table<int64_t>& targets, int64_t begin, int64_t end) {
     std::sort(targets.begin() + begin, targets.begin() + end, [&](int64_t a, int64_t b) {
         const Span s = axis.span[a], t = axis.span[b];
@@ -168,7 +167,8 @@ inline void share_out(const Correlation& c, int threads, FilterLanes& l) {
             const int64_t filter_blocks = l.vectors >= equal * (tile_vectors - 1) ? equal : least_blocks;
             const double rounds = block_count(c.groups * row_items * chunks, threads) + waiting;
             const bool item_packs = item_rows == rows;
-            const double blocks = block_count(filter_blocks, chunks) * double(least_blocks) / filter_blocks, of_item = item_packs ? 0.6 * packing : fetching;
+            const double of_item = item_packs ? 0.6 * packing : fetching;
+            const double blocks = block_count(filter_blocks, chunks) * double(least_blocks) / filter_blocks;  // as wide as they can be
             const double before = item_packs ? 0 : packing * least_blocks * c.groups / threads;
             const double longest = blocks * 20 * (item_rows - mean_rows);  // one thread has at most so much more than its share
             const double cost = rounds * (blocks * (20 * mean_rows + 2 + of_item) + source_rows) + longest + before;
