@@ -1,6 +1,7 @@
 """The kernels one by one beside PyTorch's (oneDNN, the better of NCHW and channels_last), in turns.
 
     python benchmarks/layers.py [--batches 8 20] [--json FILE]       TORCH_PYTHON names PyTorch's interpreter
+    python benchmarks/layers.py --direct                              direct kernels as shares of the peak, without PyTorch
 
 Convolutions forward, data gradient and weight gradient, each also as a share of the multiply-add peak measured in the same
 run (taps in the padding count as work); max-pooling forward and backward; and the conversion from bc01 to c01b beside numpy's
