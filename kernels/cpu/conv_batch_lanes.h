@@ -120,7 +120,6 @@ private:
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) stream_aligned(to + v * lanes, sum[v]);
     }
-
 };
 
 inline int64_t neighbours_of(int64_t filters) { return filters ? std::max<int64_t>(1, tile_rows / filters) : 1; }
@@ -335,7 +334,7 @@ struct Strip {
     float* sums;
 };
 
-// How many targets from t on share a tile, and how many sources they are apart: `most` where these meet the same taps, or one.
+// How many targets from t on share a tile, `most` if these meet the same taps, or one; and how many sources they are apart.
 struct Beside {
     int64_t count, apart;
 
@@ -365,8 +364,8 @@ inline void multiply_row(const Correlation& c, const BatchLanes& b, const ImageI
     const bool last_block = strip.channel_block == b.channel_blocks - 1;
     const int64_t step = b.neighbours > 1 ? c.columns.step : 1, plane = rows * columns * c.batch;
     float* target_row = c.target_of(item.group) + filter * plane + row * columns * c.batch;
-
-    const int64_t most_beside = b.batch_blocks.size() == 1 && b.neighbours == 1 ? pixels_beside(b.batch_blocks[0].vectors) : 1;
+    const bool small = b.batch_blocks.size() == 1 && b.neighbours == 1;
+    const int64_t most_beside = small ? pixels_beside(b.batch_blocks[0].vectors) : 1;
 
     for (int64_t phase = 0; phase < std::min(step, strip.column_end - strip.column); ++phase)
         for (int64_t t = strip.column + phase, pixels; t < strip.column_end; t += pixels * step) {
