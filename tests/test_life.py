@@ -315,6 +315,7 @@ def compiled():
     x = T.ftensor4()
     return theano.function([x], Unheard()(x), mode=theano.Mode(VM_Linker(use_cloop=False, c_thunks=False), None))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs, as tests may be, ignore interruptions
 threading.Thread(target=interrupt, daemon=True).start()
 try:
     compiled()
