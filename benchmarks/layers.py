@@ -52,6 +52,10 @@ def multiply_add_peak(threads):
         return max(measure() for _ in range(3))
 
 
+def steps_of_turn(seconds):
+    return max(1, min(50, int(A_TURN / seconds)))
+
+
 def compare(variants, task, turns):
     """Median seconds by variant, and how many times faster the first is than each other: medians over the turns."""
     longest = 0.0
@@ -59,7 +63,7 @@ def compare(variants, task, turns):
         variant.prepare(**task)
         variant.seconds(2)
         longest = max(longest, variant.seconds(1)[0])
-    times = in_turns(variants, turns, max(1, min(50, int(A_TURN / longest))))
+    times = in_turns(variants, turns, steps_of_turn(longest))
     ours = np.array(times["layoutopt"])
     return {name: (float(np.median(t)), float(np.median(np.array(t) / ours))) for name, t in times.items()}
 
@@ -107,7 +111,7 @@ def shares(batches, turns):
     with multiply_adds(threads) as measure:
         for task in tqdm([t for t in tasks(batches) if t["family"] == "conv"], unit="op", disable=None):
             variant.prepare(**task)
-            steps = max(1, min(50, int(A_TURN / variant.seconds(2)[0])))
+            steps = steps_of_turn(variant.seconds(2)[0])
             of_turn = []
             for _ in range(turns):
                 before, seconds, after = measure(), variant.seconds(steps)[0], measure()

@@ -52,9 +52,11 @@ struct ImageSums {
     bool streamed = false;
 };
 
-template <int F, int V, int P = 1>
+// P > 1 neighbours share what they meet of x; Q > 1 pixels side by side, whose x is their own, share the weights.
+template <int F, int V, int P = 1, int Q = 1>
 struct ImageTile {
-    typedef vec Sums[P * F][V];
+    static_assert(P == 1 || Q == 1, "from_neighbour and to_neighbour are of the one or the other");
+    typedef vec Sums[P * F][Q * V];
 
     static void run(const float* x, const float* w, const ImageProducts& p, const ImageSums& s) {
         Sums sum;
@@ -62,7 +64,8 @@ struct ImageTile {
         for (int r = 0; r < P * F; ++r) {
             const int64_t from = r / F * s.from_neighbour + r % F * s.from_filter;
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) sum[r][v] = s.from ? load(s.from + from + v * lanes) : zero();
+            for (int v = 0; v < Q * V; ++v)
+                sum[r][v] = s.from ? load(s.from + from + v / V * s.from_neighbour + v % V * lanes) : zero();
         }
         for (int64_t q = p.first; q < p.last; ++q) {
             if constexpr (P == 1) add_column<0, 1>(sum, x, w, p);
@@ -71,17 +74,12 @@ struct ImageTile {
 #pragma GCC unroll 8
         for (int r = 0; r < P * F; ++r) {
             float* to = s.to + r / F * s.to_neighbour + r % F * s.to_filter;
-            if (s.streamed) write_around(to, sum[r]);
-            else write(to, sum[r], s.images);
-        }
-    }
-
-    static void write(float* to, const vec (&sum)[V], int64_t images) {
 #pragma GCC unroll 8
-        for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[v]);
-        const int64_t last = images - (V - 1) * lanes;
-        if (last == lanes) store(to + (V - 1) * lanes, sum[V - 1]);
-        else store_first(to + (V - 1) * lanes, sum[V - 1], static_cast<int>(last));
+            for (int q = 0; q < Q; ++q) {
+                if (s.streamed) write_around(to + q * s.to_neighbour, sum[r] + q * V);
+                else write(to + q * s.to_neighbour, sum[r] + q * V, s.images);
+            }
+        }
     }
 
 private:
@@ -90,15 +88,16 @@ private:
     __attribute__((always_inline)) static void add_column(Sums& sum, const float*& x, const float*& w,
                                                           const ImageProducts& p) {
         constexpr int first = From * F, rows = (To - From) * F;
+        const int64_t apart = p.apart * V * lanes;
         w += p.skip_before * rows;
         for (int64_t i = 0; i < p.length; ++i, x += V * lanes, w += rows) {
-            vec image[V];
+            vec image[Q * V];
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) image[v] = load(x + v * lanes);
+            for (int v = 0; v < Q * V; ++v) image[v] = load(x + v / V * apart + v % V * lanes);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) sum[first + r][v] += w[r] * image[v];
+                for (int v = 0; v < Q * V; ++v) sum[first + r][v] += w[r] * image[v];
         }
         x += p.source_skip * V * lanes;
         w += p.skip_after * rows;
@@ -116,9 +115,17 @@ private:
         (void)(... || (which == I && add(std::integral_constant<int, I>())));
     }
 
-    static void write_around(float* to, const vec (&sum)[V]) {
+    static void write_around(float* to, const vec* sum) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) stream_aligned(to + v * lanes, sum[v]);
+    }
+
+    static void write(float* to, const vec* sum, int64_t images) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V - 1; ++v) store(to + v * lanes, sum[v]);
+        const int64_t last = images - (V - 1) * lanes;
+        if (last == lanes) store(to + (V - 1) * lanes, sum[V - 1]);
+        else store_first(to + (V - 1) * lanes, sum[V - 1], static_cast<int>(last));
     }
 };
 
@@ -126,50 +133,10 @@ inline int64_t neighbours_of(int64_t filters) { return filters ? std::max<int64_
 template <int F, int V>
 struct SinglePixel : ImageTile<F, V> {};
 
-// A batch of one or two vectors: as many pixels side by side, that meet the same taps, as fill the tile, so that a weight is loaded
-// once for all of them.
+// Of a batch of one or two vectors: as many pixels that meet the same taps as fill the tile.
 constexpr int64_t pixels_beside(int64_t vectors) { return tile_vectors / vectors; }
 template <int F, int V>
-struct BesideTile {
-    static constexpr int Q = pixels_beside(V);
-
-    static void run(const float* x, const float* w, const ImageProducts& p, const ImageSums& s) {
-        const int64_t apart = p.apart * V * lanes;
-        vec sum[Q][F][V];
-#pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 8
-            for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-                for (int v = 0; v < V; ++v)
-                    sum[q][f][v] = s.from ? load(s.from + q * s.from_neighbour + f * s.from_filter + v * lanes) : zero();
-        for (int64_t run = p.first; run < p.last; ++run) {
-            w += p.skip_before * F;
-            for (int64_t i = 0; i < p.length; ++i, x += V * lanes, w += F) {
-                vec image[Q][V];
-#pragma GCC unroll 8
-                for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 8
-                    for (int v = 0; v < V; ++v) image[q][v] = load(x + q * apart + v * lanes);
-#pragma GCC unroll 8
-                for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-                    for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 8
-                        for (int v = 0; v < V; ++v) sum[q][f][v] += w[f] * image[q][v];
-            }
-            x += p.source_skip * V * lanes;
-            w += p.skip_after * F;
-        }
-#pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 8
-            for (int f = 0; f < F; ++f)
-                ImageTile<F, V>::write(s.to + q * s.to_neighbour + f * s.to_filter, sum[q][f], s.images);
-    }
-};
-template <int F, int V>
-struct PixelsBeside : std::conditional_t<(pixels_beside(V) > 1), BesideTile<F, V>, ImageTile<F, V>> {};
+struct PixelsBeside : ImageTile<F, V, 1, pixels_beside(V)> {};
 template <int F, int V>
 struct NeighbourPixels : ImageTile<F, V, tile_rows / F> {};
 
